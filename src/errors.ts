@@ -1,0 +1,48 @@
+/**
+ * The one error type that a person is meant to read: a single line that says what was given, what was
+ * expected and what to do. The command line prints it without a stack and exits with 1; anything else
+ * that is thrown is a bug and keeps its stack.
+ */
+export type ErrorCode =
+  | "aborted"
+  | "bad_checkpoint"
+  | "bad_config"
+  | "bad_option"
+  | "bad_template"
+  | "bad_tokenizer"
+  | "context_length_exceeded"
+  | "disk_full"
+  | "disposed"
+  | "empty_prompt"
+  | "file_not_found"
+  | "file_unreadable"
+  | "nan_weights"
+  | "non_finite_logits"
+  | "offline"
+  | "out_of_memory"
+  | "token_out_of_range"
+  | "unsupported_architecture";
+
+/** What the three parts of the message say. `given` starts the line. */
+export interface ErrorParts {
+  given: string;
+  expected: string;
+  todo: string;
+}
+
+export class BimedixError extends Error {
+  override readonly name = "BimedixError";
+  readonly code: ErrorCode;
+
+  constructor(code: ErrorCode, { given, expected, todo }: ErrorParts, cause?: unknown) {
+    super(one_line(`${given}; expected ${expected}; ${todo}.`), cause === undefined ? undefined : { cause });
+    this.code = code;
+  }
+}
+
+// Names in checkpoints and prompts are outside text: control characters must not break the line or the terminal.
+function one_line(text: string): string {
+  // biome-ignore lint/suspicious/noControlCharactersInRegex: control characters are exactly what is removed
+  const clean = text.replace(/[\u0000-\u001f\u007f-\u009f\u2028\u2029\u202a-\u202e\u2066-\u2069]+/g, " ");
+  return clean.length > 600 ? `${clean.slice(0, 599)}…` : clean;
+}
