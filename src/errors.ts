@@ -34,8 +34,10 @@ export class BimedixError extends Error {
   override readonly name = "BimedixError";
   readonly code: ErrorCode;
 
-  constructor(code: ErrorCode, { given, expected, todo }: ErrorParts, cause?: unknown) {
-    super(one_line(`${given}; expected ${expected}; ${todo}.`), cause === undefined ? undefined : { cause });
+  /** @param parts the three parts, or a finished line that came from another thread */
+  constructor(code: ErrorCode, parts: ErrorParts | string, cause?: unknown) {
+    const line = typeof parts === "string" ? parts : `${parts.given}; expected ${parts.expected}; ${parts.todo}.`;
+    super(one_line(line), cause === undefined ? undefined : { cause });
     this.code = code;
   }
 }

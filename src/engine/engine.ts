@@ -1,0 +1,67 @@
+/** What every engine does, whether it runs in this thread, in a worker or on a server. One test suite runs over all of them. */
+
+/** Anything with an `aborted` flag: an AbortSignal, or a flag shared between threads. */
+export interface Abort {
+  readonly aborted: boolean;
+}
+
+/** Sampling options in Hugging Face's names and with their meaning; the defaults are greedy decoding. */
+export interface SamplingOptions {
+  /** Sample (true) or take the likeliest token (false). Default false. */
+  do_sample?: boolean;
+  /** Divides the logits; above 0. Default 1. */
+  temperature?: number;
+  /** Keep the k likeliest tokens; 0 keeps all. Default 0. */
+  top_k?: number;
+  /** Keep the fewest tokens whose probabilities reach this sum; (0, 1]. Default 1. */
+  top_p?: number;
+  /** Keep tokens at least this probable relative to the likeliest; [0, 1]. Default 0. */
+  min_p?: number;
+  /** Divides positive and multiplies negative logits of tokens that occurred, prompt included; above 0. Default 1. */
+  repetition_penalty?: number;
+  /** Makes sampling repeatable, sequence by sequence of a batch. Default: different each time. */
+  seed?: number;
+}
+
+export interface GenerateOptions extends SamplingOptions {
+  /** Default 256. The context's length ends a sequence earlier. */
+  max_new_tokens?: number;
+  /** Tokens that end a sequence; null never stops. */
+  eos_token_id?: number | readonly number[] | null;
+  signal?: Abort;
+}
+
+export interface GeneratedToken {
+  /** Which of the prompts the token continues. */
+  sequence: number;
+  token_id: number;
+}
+
+export interface ScoreRequest {
+  context: readonly number[];
+  continuation: readonly number[];
+}
+
+export interface Score {
+  /** The sum of the natural log-probabilities of the continuation's tokens. */
+  logprob: number;
+  /** Whether each of them was the likeliest. */
+  is_greedy: boolean;
+}
+
+export interface ForwardResult {
+  /** A sequence of the batch: float32 `[length, vocab]`. */
+  logits: Float32Array[];
+  /** A sequence of the batch: float32 `[layers, length, experts]` before the softmax; in mixture models only. */
+  router_logits?: Float32Array[];
+}
+
+export interface Engine {
+  /** Continues each prompt; the tokens of a step come in the order of the prompts. Ending the iteration ends the work. */
+  generate(prompts: readonly (readonly number[])[], options?: GenerateOptions): AsyncIterable<GeneratedToken>;
+  /** Scores continuations of contexts; what requests share is computed once. */
+  score(requests: readonly ScoreRequest[], signal?: Abort): Promise<Score[]>;
+  /** Logits at every position of every sequence. */
+  forward(sequences: readonly (readonly number[])[], signal?: Abort): Promise<ForwardResult>;
+  dispose(): Promise<void>;
+}

@@ -1,0 +1,108 @@
+/**
+ * The choice of the next token, in the order and with the meaning of transformers' logits processors
+ * (generation/logits_process.py): repetition penalty, then temperature, top-k, top-p and min-p.
+ */
+import { BimedixError } from "../errors.js";
+import type { SamplingOptions } from "./engine.js";
+
+/** `(logits) => token`; the logits are changed in place. `seen` holds the tokens that occurred and is kept by the caller. */
+export type Sampler = (logits: Float32Array, seen: ReadonlySet<number>) => number;
+
+/** @throws BimedixError bad_option */
+export function check_sampling(options: SamplingOptions): void {
+  const rules: [keyof SamplingOptions, (value: number) => boolean, string][] = [
+    ["temperature", (v) => v > 0 && v <= 1e6, "a number above 0 (for greedy decoding leave do_sample false)"],
+    ["top_k", (v) => Number.isSafeInteger(v) && v >= 0, "an integer from 0"],
+    ["top_p", (v) => v > 0 && v <= 1, "a number above 0 and at most 1"],
+    ["min_p", (v) => v >= 0 && v <= 1, "a number from 0 to 1"],
+    ["repetition_penalty", (v) => v > 0 && v <= 1e6, "a number above 0"],
+    ["seed", (v) => Number.isSafeInteger(v), "an integer"],
+  ];
+  for (const [name, holds, expected] of rules) {
+    const value: unknown = options[name];
+    if (value !== undefined && !(typeof value === "number" && holds(value))) {
+      throw new BimedixError("bad_option", {
+        given: `${name} ${JSON.stringify(value) ?? String(value)}`,
+        expected,
+        todo: "change it or leave it out",
+      });
+    }
+  }
+}
+
+/** @param stream numbers the sequences of a batch, so that one seed gives each its own randomness. */
+export function create_sampler(options: SamplingOptions, stream = 0): Sampler {
+  const { do_sample = false, temperature = 1, top_k = 0, top_p = 1, min_p = 0, repetition_penalty = 1, seed } = options;
+  const random = generator(seed === undefined ? Math.floor(Math.random() * 2 ** 32) : seed, stream);
+  return (logits, seen) => {
+    if (repetition_penalty !== 1) {
+      for (const token of seen) logits[token]! *= logits[token]! > 0 ? 1 / repetition_penalty : repetition_penalty;
+    }
+    const best = argmax(logits);
+    if (!do_sample) return best;
+    const candidates = likeliest(logits, logits[best]!, temperature, top_k);
+    // Descending by probability; the kept ones are a prefix from here on.
+    let total = candidates.reduce((sum, { weight }) => sum + weight, 0);
+    let kept = candidates.length;
+    if (top_p < 1) {
+      let sum = 0;
+      kept = candidates.findIndex(({ weight }) => (sum += weight) >= top_p * total) + 1 || candidates.length;
+    }
+    if (min_p > 0) {
+      const below = candidates.findIndex(({ weight }) => weight < min_p * candidates[0]!.weight);
+      if (below > 0) kept = Math.min(kept, below);
+    }
+    total = 0;
+    for (let i = 0; i < kept; i++) total += candidates[i]!.weight;
+    let rest = random() * total;
+    for (let i = 0; i < kept; i++) {
+      rest -= candidates[i]!.weight;
+      if (rest < 0) return candidates[i]!.token;
+    }
+    return candidates[kept - 1]!.token;
+  };
+}
+
+/** The index of the first maximum. @throws BimedixError non_finite_logits */
+export function argmax(logits: Float32Array): number {
+  let best = 0;
+  let sum = 0;
+  for (let i = 0; i < logits.length; i++) {
+    if (logits[i]! > logits[best]!) best = i;
+    sum += logits[i]! - logits[i]!;
+  }
+  if (sum === 0) return best;
+  throw new BimedixError("non_finite_logits", {
+    given: "a model that computed NaN or infinite logits",
+    expected: "finite numbers",
+    todo: "check the weights, or use another dtype",
+  });
+}
+
+/** Tokens with their weight relative to the likeliest, in descending order. Below e^-40 a weight cannot matter. */
+function likeliest(
+  logits: Float32Array,
+  best: number,
+  temperature: number,
+  top_k: number,
+): { token: number; weight: number }[] {
+  const candidates: { token: number; weight: number }[] = [];
+  const floor = best - 40 * temperature;
+  for (let token = 0; token < logits.length; token++) {
+    if (logits[token]! >= floor) candidates.push({ token, weight: Math.exp((logits[token]! - best) / temperature) });
+  }
+  candidates.sort((a, b) => b.weight - a.weight || a.token - b.token);
+  return top_k > 0 ? candidates.slice(0, top_k) : candidates;
+}
+
+/** Uniform numbers in [0, 1): splitmix32, whose state is one integer (https://doi.org/10.1145/2714064.2660195). */
+function generator(seed: number, stream: number): () => number {
+  let state = (seed ^ Math.imul(stream + 1, 0x9e3779b9)) >>> 0;
+  return () => {
+    state = (state + 0x9e3779b9) >>> 0;
+    let z = state;
+    z = Math.imul(z ^ (z >>> 16), 0x21f0aaad);
+    z = Math.imul(z ^ (z >>> 15), 0x735a2d97);
+    return ((z ^ (z >>> 15)) >>> 0) / 2 ** 32;
+  };
+}

@@ -1,0 +1,213 @@
+/**
+ * An engine in a thread of its own: ONNX Runtime's run() blocks the event loop that calls it, and a server or a terminal
+ * must go on. The worker loads the model and runs `LocalEngine`; this file is both ends of the conversation.
+ * An abort travels in shared memory, so that it is seen between two chunks although the worker's event loop is busy.
+ */
+import { isMainThread, parentPort, type Transferable, Worker, workerData } from "node:worker_threads";
+import { BimedixError, type ErrorCode } from "../errors.js";
+import { open_store, type StoreOptions } from "../model/store.js";
+import type { Abort, Engine, ForwardResult, GeneratedToken, GenerateOptions, Score, ScoreRequest } from "./engine.js";
+import { aborted, LocalEngine, type LocalOptions } from "./local.js";
+
+export interface WorkerOptions extends LocalOptions {
+  dtype: StoreOptions["dtype"];
+  on_progress?: NonNullable<StoreOptions["on_progress"]>;
+}
+
+type Call =
+  | { kind: "load"; dir: string; options: Omit<WorkerOptions, "on_progress"> }
+  | { kind: "generate"; prompts: readonly (readonly number[])[]; options: GenerateOptions }
+  | { kind: "score"; requests: readonly ScoreRequest[] }
+  | { kind: "forward"; sequences: readonly (readonly number[])[] }
+  | { kind: "dispose" };
+type Request = Call & { id: number; flag: Int32Array };
+type Reply = { id: number } & (
+  | { event: unknown }
+  | { result: unknown }
+  | { error: { code?: ErrorCode; message: string; stack?: string } }
+);
+
+interface Pending {
+  on_event: (event: unknown) => void;
+  resolve: (result: unknown) => void;
+  reject: (error: unknown) => void;
+}
+
+export class WorkerEngine implements Engine {
+  private readonly pending = new Map<number, Pending>();
+  private readonly worker = new Worker(new URL(import.meta.url), { workerData: WORKER });
+  private next_id = 0;
+  private crash: unknown;
+
+  private constructor() {
+    this.worker.unref();
+    this.worker.on("message", (reply: Reply) => this.receive(reply));
+    const fail = (error: unknown) => {
+      this.crash = error;
+      for (const { reject } of this.pending.values()) reject(error);
+      this.pending.clear();
+    };
+    this.worker.on("error", fail);
+    this.worker.on("exit", () => {
+      fail(
+        new BimedixError("disposed", {
+          given: "a call to a model whose thread has ended",
+          expected: "a loaded model",
+          todo: "load it again",
+        }),
+      );
+    });
+  }
+
+  /** Loads the model directory `dir` in a new thread. @throws BimedixError as `open_store` does */
+  static async create(
+    dir: string,
+    { on_progress, ...options }: WorkerOptions,
+    signal?: AbortSignal,
+  ): Promise<WorkerEngine> {
+    const engine = new WorkerEngine();
+    try {
+      await engine.call({ kind: "load", dir, options }, signal, on_progress as Pending["on_event"]);
+      return engine;
+    } catch (error) {
+      await engine.worker.terminate();
+      throw error;
+    }
+  }
+
+  async *generate(
+    prompts: readonly (readonly number[])[],
+    { signal, ...options }: GenerateOptions = {},
+  ): AsyncGenerator<GeneratedToken> {
+    const tokens: GeneratedToken[] = [];
+    const stop = new AbortController();
+    let wake = (): void => {};
+    let end: { error?: unknown } | undefined;
+    const finish = (error?: unknown) => {
+      end = error === undefined ? {} : { error };
+      wake();
+    };
+    const own_signal = signal instanceof AbortSignal ? AbortSignal.any([signal, stop.signal]) : stop.signal;
+    const work = this.call({ kind: "generate", prompts, options }, own_signal, (token) => {
+      tokens.push(token as GeneratedToken);
+      wake();
+    }).then(() => finish(), finish);
+    try {
+      for (;;) {
+        const token = tokens.shift();
+        if (token) yield token;
+        else if (end?.error) throw end.error;
+        else if (end) return;
+        else {
+          await new Promise<void>((resolve) => {
+            wake = resolve;
+          });
+        }
+      }
+    } finally {
+      stop.abort();
+      await work;
+    }
+  }
+
+  async score(requests: readonly ScoreRequest[], signal?: AbortSignal): Promise<Score[]> {
+    return (await this.call({ kind: "score", requests }, signal)) as Score[];
+  }
+
+  async forward(sequences: readonly (readonly number[])[], signal?: AbortSignal): Promise<ForwardResult> {
+    return (await this.call({ kind: "forward", sequences }, signal)) as ForwardResult;
+  }
+
+  async dispose(): Promise<void> {
+    if (this.crash) return;
+    await this.call({ kind: "dispose" });
+    await this.worker.terminate();
+  }
+
+  private call(call: Call, signal?: AbortSignal, on_event: Pending["on_event"] = () => {}): Promise<unknown> {
+    if (this.crash) return Promise.reject(this.crash);
+    if (signal?.aborted) return Promise.reject(aborted());
+    const id = this.next_id++;
+    const flag = new Int32Array(new SharedArrayBuffer(4));
+    return new Promise((resolve, reject) => {
+      // The caller is answered at once; the worker stops at the end of its chunk and its late replies find nobody.
+      const abort = () => {
+        Atomics.store(flag, 0, 1);
+        this.settle(id)?.reject(aborted());
+      };
+      signal?.addEventListener("abort", abort, { once: true });
+      const unlisten = () => signal?.removeEventListener("abort", abort);
+      this.pending.set(id, {
+        on_event,
+        resolve: (result) => resolve((unlisten(), result)),
+        reject: (error) => reject((unlisten(), error)),
+      });
+      this.worker.ref();
+      this.worker.postMessage({ ...call, id, flag } satisfies Request);
+    });
+  }
+
+  private settle(id: number): Pending | undefined {
+    const pending = this.pending.get(id);
+    this.pending.delete(id);
+    if (this.pending.size === 0) this.worker.unref();
+    return pending;
+  }
+
+  private receive(reply: Reply): void {
+    if ("event" in reply) this.pending.get(reply.id)?.on_event(reply.event);
+    else if ("result" in reply) this.settle(reply.id)?.resolve(reply.result);
+    else {
+      const { code, message, stack } = reply.error;
+      const error = code ? new BimedixError(code, message) : Object.assign(new Error(message), { stack });
+      this.settle(reply.id)?.reject(error);
+    }
+  }
+}
+
+const WORKER = "bimedix-engine";
+
+if (!isMainThread && workerData === WORKER) {
+  const port = parentPort!;
+  let engine: LocalEngine | undefined;
+  const handle = async ({ id, flag, ...call }: Request): Promise<unknown> => {
+    const signal: Abort = {
+      get aborted() {
+        return Atomics.load(flag, 0) === 1;
+      },
+    };
+    const send = (event: unknown) => port.postMessage({ id, event } satisfies Reply);
+    if (call.kind === "load") {
+      const { dtype, ...local } = call.options;
+      let last = 0;
+      const on_progress = (progress: { done: number; total: number }) => {
+        if (progress.done < progress.total && Date.now() - last < 50) return;
+        last = Date.now();
+        send(progress);
+      };
+      engine = await LocalEngine.create(await open_store(call.dir, { dtype, on_progress }), local);
+      return undefined;
+    }
+    if (call.kind === "generate") {
+      for await (const token of engine!.generate(call.prompts, { ...call.options, signal })) send(token);
+      return undefined;
+    }
+    if (call.kind === "score") return engine!.score(call.requests, signal);
+    if (call.kind === "forward") return engine!.forward(call.sequences, signal);
+    return engine?.dispose();
+  };
+  port.on("message", (request: Request) => {
+    handle(request).then(
+      (result) => {
+        const { logits = [], router_logits = [] } = (result ?? {}) as Partial<ForwardResult>;
+        const buffers = [...logits, ...router_logits].map(({ buffer }) => buffer as unknown as Transferable);
+        port.postMessage({ id: request.id, result } satisfies Reply, [...new Set(buffers)]);
+      },
+      (error: Error) => {
+        const { message, stack = "" } = error;
+        const code = error instanceof BimedixError ? { code: error.code } : {};
+        port.postMessage({ id: request.id, error: { ...code, message, stack } } satisfies Reply);
+      },
+    );
+  });
+}

@@ -1,0 +1,84 @@
+/** Reading and writing files so that a failure is one readable line, and so that a half-written file never counts as whole. */
+import { randomBytes } from "node:crypto";
+import { type FileHandle, open, readFile, rename, rm } from "node:fs/promises";
+import { BimedixError, type ErrorCode } from "./errors.js";
+
+/** The error a person should read for a failed file operation. */
+export function file_error(error: unknown, file: string, expected: string): BimedixError {
+  if (error instanceof BimedixError) return error;
+  const code = error instanceof Error && "code" in error ? String(error.code) : "";
+  const [kind, what, todo]: [ErrorCode, string, string] =
+    code === "ENOENT" || code === "ENOTDIR"
+      ? ["file_not_found", "does not exist", "check the path or download the file again"]
+      : code === "ENOSPC" || code === "EDQUOT"
+        ? ["disk_full", "does not fit on the disk", "free some space or choose another folder"]
+        : code === "EACCES" || code === "EPERM" || code === "EROFS"
+          ? ["file_unreadable", "may not be read or written", "check its permissions"]
+          : ["file_unreadable", `failed (${code || (error as Error).message})`, "check the file"];
+  return new BimedixError(kind, { given: `${file} ${what}`, expected, todo }, error);
+}
+
+/** The whole of a UTF-8 text file. @throws BimedixError file_not_found, file_unreadable */
+export async function read_text(file: string, expected: string): Promise<string> {
+  try {
+    return new TextDecoder("utf-8", { fatal: true }).decode(await readFile(file));
+  } catch (error) {
+    if (error instanceof TypeError && (error as { code?: string }).code === "ERR_ENCODING_INVALID_ENCODED_DATA") {
+      throw new BimedixError("file_unreadable", {
+        given: `${file} is not UTF-8 text`,
+        expected,
+        todo: "save it as UTF-8",
+      });
+    }
+    throw file_error(error, file, expected);
+  }
+}
+
+/** A JSON object from a file, or null when `optional` and there is none. @throws BimedixError `code` when it is not one */
+export async function read_json(file: string, code: ErrorCode, optional: true): Promise<Record<string, unknown> | null>;
+export async function read_json(file: string, code: ErrorCode): Promise<Record<string, unknown>>;
+export async function read_json(
+  file: string,
+  code: ErrorCode,
+  optional = false,
+): Promise<Record<string, unknown> | null> {
+  let text: string;
+  try {
+    text = await read_text(file, "a JSON file");
+  } catch (error) {
+    if (optional && error instanceof BimedixError && error.code === "file_not_found") return null;
+    throw error;
+  }
+  try {
+    const value: unknown = JSON.parse(text);
+    if (typeof value === "object" && value !== null && !Array.isArray(value)) return value as Record<string, unknown>;
+  } catch {
+    // Falls through to the one error below: which character was wrong helps nobody.
+  }
+  throw new BimedixError(code, {
+    given: `${file} is not a JSON object`,
+    expected: "valid JSON",
+    todo: "download the file again",
+  });
+}
+
+/**
+ * Writes a file under a temporary name in the same folder and renames it when `write` has finished and the bytes are on
+ * the disk; on failure the temporary file is removed and an existing `file` is untouched.
+ */
+export async function write_atomically(file: string, write: (handle: FileHandle) => Promise<void>): Promise<void> {
+  const part = `${file}.${randomBytes(4).toString("hex")}.part`;
+  try {
+    const handle = await open(part, "wx");
+    try {
+      await write(handle);
+      await handle.sync();
+    } finally {
+      await handle.close();
+    }
+    await rename(part, file);
+  } catch (error) {
+    await rm(part, { force: true });
+    throw file_error(error, file, "a place to write to");
+  }
+}

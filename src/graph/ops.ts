@@ -1,0 +1,226 @@
+/**
+ * The operators that the decoder is written in, one function each: element types and dimensions are checked
+ * where the graph is built. Standard operators: https://onnx.ai/onnx/operators/ ; the contrib ones (`MICROSOFT`):
+ * https://github.com/microsoft/onnxruntime/blob/main/docs/ContribOperators.md
+ */
+import { type DataType, type Dim, MICROSOFT, type Value } from "./graph.js";
+
+type Attributes = Parameters<Value["graph"]["node"]>[3];
+
+function single(
+  op: string,
+  inputs: (Value | null)[],
+  dims: readonly Dim[],
+  {
+    dtype = inputs[0]!.dtype,
+    attributes = {},
+    domain = "",
+  }: { dtype?: DataType; attributes?: Attributes; domain?: string } = {},
+): Value {
+  return inputs[0]!.graph.node(op, inputs, [{ dtype, dims }], attributes, domain)[0]!;
+}
+
+function fail(op: string, inputs: (Value | null)[], why: string): never {
+  throw new TypeError(`${op}(${inputs.join(", ")}): ${why}`);
+}
+
+function same(op: string, inputs: Value[], a: Dim, b: Dim): void {
+  if (a !== b) fail(op, inputs, `dimensions ${a} and ${b} differ`);
+}
+
+/** Numpy broadcasting; a named dimension equals only itself and 1. */
+function broadcast(op: string, a: Value, b: Value): Dim[] {
+  if (a.dtype !== b.dtype) fail(op, [a, b], "element types differ");
+  const rank = Math.max(a.dims.length, b.dims.length);
+  return Array.from({ length: rank }, (_, i) => {
+    const x = a.dims[i - rank + a.dims.length] ?? 1;
+    const y = b.dims[i - rank + b.dims.length] ?? 1;
+    if (x !== y && x !== 1 && y !== 1) fail(op, [a, b], `cannot broadcast ${x} with ${y}`);
+    return x === 1 ? y : x;
+  });
+}
+
+const binary = (op: string) => (a: Value, b: Value) => single(op, [a, b], broadcast(op, a, b));
+const unary = (op: string) => (x: Value) => single(op, [x], x.dims);
+
+export const add = binary("Add");
+export const sub = binary("Sub");
+export const mul = binary("Mul");
+export const div = binary("Div");
+export const cos = unary("Cos");
+export const sin = unary("Sin");
+
+/** Element-wise equality, as bool. */
+export const equal = (a: Value, b: Value) => single("Equal", [a, b], broadcast("Equal", a, b), { dtype: "bool" });
+/** Element-wise `a > b`, as bool. */
+export const greater = (a: Value, b: Value) => single("Greater", [a, b], broadcast("Greater", a, b), { dtype: "bool" });
+export const and = binary("And");
+
+/** `a` where `condition` holds and `b` elsewhere, for scalars or vectors of one element. */
+export const where = (condition: Value, a: Value, b: Value) =>
+  single("Where", [condition, a, b], condition.dims, { dtype: a.dtype });
+
+export function cast(x: Value, dtype: DataType): Value {
+  const to = { float32: 1, uint8: 2, int8: 3, int32: 6, int64: 7, bool: 9, float16: 10, bfloat16: 16 }[dtype];
+  return x.dtype === dtype ? x : single("Cast", [x], x.dims, { dtype, attributes: { to } });
+}
+
+/** `x * sigmoid(x)`: QuickGelu is `x * sigmoid(alpha x)`, one kernel where Sigmoid and Mul would be two. */
+export const silu = (x: Value) =>
+  single("QuickGelu", [x], x.dims, { attributes: { alpha: { float: 1 } }, domain: MICROSOFT });
+
+export const softmax = (x: Value) => single("Softmax", [x], x.dims, { attributes: { axis: -1 } });
+
+/** The sum over `axis`, which stays as 1 unless `keepdims` is false. */
+export function reduce_sum(x: Value, axis: number, keepdims = true): Value {
+  const at = axis < 0 ? axis + x.dims.length : axis;
+  const dims = keepdims ? x.dims.with(at, 1) : x.dims.toSpliced(at, 1);
+  return single("ReduceSum", [x, x.graph.constant("int64", [axis])], dims, {
+    attributes: { keepdims: Number(keepdims) },
+  });
+}
+
+/** `[..., M, K] x [..., K, N]`; `transpose_b` takes b as `[..., N, K]`, and the product is multiplied by `alpha`. */
+export function matmul(a: Value, b: Value, { transpose_b = false, alpha = 1 } = {}): Value {
+  same("MatMul", [a, b], a.dim(-1), b.dim(transpose_b ? -1 : -2));
+  const dims = [...a.dims.slice(0, -1), b.dim(transpose_b ? -2 : -1)];
+  if (!transpose_b && alpha === 1) return single("MatMul", [a, b], dims);
+  const attributes = { transB: Number(transpose_b), alpha: { float: alpha } };
+  return single("FusedMatMul", [a, b], dims, { attributes, domain: MICROSOFT });
+}
+
+/** `x [M, K]` times the transpose of `weight [N, K]`, the way every checkpoint stores a linear layer. */
+export function linear(x: Value, weight: Value): Value {
+  same("Gemm", [x, weight], x.dim(1), weight.dim(1));
+  return single("Gemm", [x, weight], [x.dim(0), weight.dim(0)], { attributes: { transB: 1 } });
+}
+
+/** A blockwise quantised matrix `[rows, columns]`: unsigned codes, one float32 scale a block of a row. */
+export interface Quantized {
+  rows: number;
+  columns: number;
+  bits: 4 | 8;
+  block_size: number;
+  /** uint8 `[rows, columns / block_size, block_size * bits / 8]`, two 4-bit codes a byte, the lower nibble first. */
+  codes: Value;
+  /** float32 `[rows * columns / block_size]`. */
+  scales: Value;
+}
+
+/** `linear` for a quantised weight. Accuracy level 0 computes in float32, level 4 rounds activations to int8 first. */
+export function linear_quantized(x: Value, weight: Quantized, accuracy_level: 0 | 4): Value {
+  same("MatMulNBits", [x], x.dim(-1), weight.columns);
+  const { rows: N, columns: K, bits, block_size } = weight;
+  return single("MatMulNBits", [x, weight.codes, weight.scales], [...x.dims.slice(0, -1), N], {
+    attributes: { K, N, bits, block_size, accuracy_level },
+    domain: MICROSOFT,
+  });
+}
+
+export function gather(x: Value, indices: Value, axis = 0): Value {
+  const dims = [...x.dims.slice(0, axis), ...indices.dims, ...x.dims.slice(axis + 1)];
+  return single("Gather", [x, indices], dims, { attributes: { axis } });
+}
+
+/** Rows of a quantised table, dequantised: `[...indices, columns]` in float32. Its scales are 2-D. */
+export function gather_quantized(
+  codes: Value,
+  scales: Value,
+  indices: Value,
+  columns: number,
+  bits: 4 | 8,
+  block_size: number,
+): Value {
+  return single("GatherBlockQuantized", [codes, indices, scales], [...indices.dims, columns], {
+    dtype: "float32",
+    attributes: { gather_axis: 0, quantize_axis: 1, block_size, bits },
+    domain: MICROSOFT,
+  });
+}
+
+/**
+ * `shape` is known, with -1 for what is left, or computed (an int64 vector); `dims` names the result for the checks.
+ */
+export function reshape(x: Value, shape: readonly number[] | Value, dims: readonly Dim[]): Value {
+  return single("Reshape", [x, "graph" in shape ? shape : x.graph.constant("int64", shape)], dims);
+}
+
+export function transpose(x: Value, perm: readonly number[]): Value {
+  const dims = perm.map((axis) => x.dim(axis));
+  return single("Transpose", [x], dims, { attributes: { perm } });
+}
+
+/** Joins along `axis`; the result's dimension there is `dim` (the sum, or its name). */
+export function concat(values: Value[], axis: number, dim: Dim): Value {
+  const [first] = values;
+  return single("Concat", values, first!.dims.with(axis < 0 ? axis + first!.dims.length : axis, dim), {
+    attributes: { axis },
+  });
+}
+
+/** Cuts along `axis` into `dims.length` parts whose sizes the int64 vector `sizes` holds, known or computed. */
+export function split(x: Value, axis: number, sizes: Value, dims: readonly Dim[]): Value[] {
+  const at = axis < 0 ? axis + x.dims.length : axis;
+  const outputs = dims.map((dim) => ({ dtype: x.dtype, dims: x.dims.with(at, dim) }));
+  return x.graph.node("Split", [x, sizes], outputs, { axis });
+}
+
+/** The `k` largest (or smallest) along the last axis in order, ties to the lower index: `[values, indices]`. */
+export function top_k(x: Value, k: Value, dim: Dim, { largest = true } = {}): [Value, Value] {
+  const dims = x.dims.with(-1, dim);
+  const outputs = [
+    { dtype: x.dtype, dims },
+    { dtype: "int64" as const, dims },
+  ];
+  const [values, indices] = x.graph.node("TopK", [x, k], outputs, { axis: -1, largest: Number(largest), sorted: 1 });
+  return [values!, indices!];
+}
+
+/** The length of `axis` as an int64 vector of one element. */
+export function length_of(x: Value, axis: number): Value {
+  return single("Shape", [x], [1], { dtype: "int64", attributes: { start: axis, end: axis + 1 } });
+}
+
+/** `0 .. n-1` in int64; `n` is a vector of one element. */
+export function range(n: Value, dim: Dim): Value {
+  const scalar = (v: Value) => single("Squeeze", [v], []);
+  const { graph } = n;
+  const [zero, one] = [0, 1].map((i) => scalar(graph.constant("int64", [i])));
+  return single("Range", [zero!, scalar(n), one!], [dim], { dtype: "int64" });
+}
+
+/** Root mean square normalisation over the last axis, in float32. */
+export function rms_norm(x: Value, weight: Value, epsilon: number): Value {
+  same("SimplifiedLayerNormalization", [x, weight], x.dim(-1), weight.dim(0));
+  return single("SimplifiedLayerNormalization", [x, weight], x.dims, {
+    attributes: { epsilon: { float: epsilon }, axis: -1 },
+  });
+}
+
+/** The residual sum `x + skip` and its `rms_norm`, in one pass: `[normalised, sum]`. */
+export function skip_rms_norm(x: Value, skip: Value, weight: Value, epsilon: number): [Value, Value] {
+  same("SkipSimplifiedLayerNormalization", [x, weight], x.dim(-1), weight.dim(0));
+  const { graph, dtype, dims } = x;
+  // Outputs 1 and 2 (mean and inverse deviation) are for training elsewhere and are never filled on the CPU.
+  const outputs = [
+    { dtype, dims },
+    { dtype, dims: [] },
+    { dtype, dims: [] },
+    { dtype, dims },
+  ];
+  const attributes = { epsilon: { float: epsilon } };
+  const [normed, , , sum] = graph.node(
+    "SkipSimplifiedLayerNormalization",
+    [x, skip, weight],
+    outputs,
+    attributes,
+    MICROSOFT,
+  );
+  return [normed!, sum!];
+}
+
+/** Rotary embedding of `x [1, tokens, heads * head_dim]` in the half-split order; row `positions` of the tables applies. */
+export function rotary(x: Value, positions: Value, cos_table: Value, sin_table: Value, num_heads: number): Value {
+  const attributes = { num_heads, interleaved: 0 };
+  return single("RotaryEmbedding", [x, positions, cos_table, sin_table], x.dims, { attributes, domain: MICROSOFT });
+}

@@ -1,0 +1,57 @@
+/** ONNX Runtime, behind the few calls that the engine makes of it. */
+import { InferenceSession, Tensor } from "onnxruntime-node";
+import { BimedixError } from "../errors.js";
+import type { Graph } from "./graph.js";
+
+export interface SessionOptions {
+  /** The folder against which the graph's weight files are named. */
+  folder: string;
+  /** Threads of one operator; default: the number of physical cores, as ONNX Runtime counts them. */
+  threads?: number;
+  /** Writes a profile with this prefix at `dispose`. */
+  profile?: string;
+}
+
+export type Feeds = Record<string, Tensor>;
+
+/** Builds a session from a graph in memory; its weights stay in their files. @throws BimedixError bad_checkpoint, out_of_memory */
+export async function create_session(graph: Graph, options: SessionOptions): Promise<InferenceSession> {
+  try {
+    return await InferenceSession.create(graph.serialize(), {
+      executionProviders: ["cpu"],
+      ...(options.threads === undefined ? {} : { intraOpNumThreads: options.threads }),
+      // Its plan is made for one set of shapes and grows with every new one.
+      enableMemPattern: false,
+      logSeverityLevel: 3,
+      ...(options.profile === undefined ? {} : { enableProfiling: true, profileFilePrefix: options.profile }),
+      extra: { session: { model_external_initializers_file_folder_path: options.folder } },
+    });
+  } catch (error) {
+    const message = (error as Error).message;
+    if (/bad_alloc|out of memory|Failed to allocate/i.test(message)) {
+      throw new BimedixError(
+        "out_of_memory",
+        {
+          given: "a model larger than the free memory",
+          expected: "room for its weights",
+          todo: "use dtype q4, or a smaller model",
+        },
+        error,
+      );
+    }
+    throw new BimedixError(
+      "bad_checkpoint",
+      {
+        given: `a model that ONNX Runtime refuses (${message})`,
+        expected: "weights that match config.json",
+        todo: "convert the model again",
+      },
+      error,
+    );
+  }
+}
+
+export const int64 = (values: ArrayLike<number>, dims: readonly number[] = [values.length]) =>
+  new Tensor("int64", BigInt64Array.from(values, BigInt), dims);
+
+export const float32 = (data: Float32Array, dims: readonly number[]) => new Tensor("float32", data, dims);

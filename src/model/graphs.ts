@@ -1,0 +1,104 @@
+/**
+ * The two graphs made from the one decoder: the engine's own, whose cache the caller owns, and the one that
+ * Transformers.js and other runtimes know by its input and output names.
+ */
+import { Graph, type Value } from "../graph/graph.js";
+import * as op from "../graph/ops.js";
+import type { ModelConfig } from "./config.js";
+import { decoder } from "./decoder.js";
+import { type StoredTensor, Weights } from "./weights.js";
+
+/**
+ * The engine's graph: `decoder` as it is.
+ *
+ *   input_ids, position_ids, attention_bias, logits_rows, past_key.N, past_value.N   as in `DecoderInputs`
+ *   -> logits         float32 [rows, vocab]
+ *   -> present        float32 [layers, 2, kv_heads, tokens, head_dim]   keys, then values, of the new tokens
+ *   -> router_logits  float32 [layers * tokens, experts]                in mixture models; the last layer has only `rows`
+ *
+ * The cache is no output, because the Node binding copies outputs: returned whole it would cost its capacity at every token.
+ */
+export function engine_graph(
+  config: ModelConfig,
+  stored: ReadonlyMap<string, StoredTensor>,
+  accuracy_level: 0 | 4,
+): Graph {
+  const graph = new Graph(config.model_type);
+  const { num_hidden_layers: layers, num_key_value_heads: kv_heads, head_dim } = config;
+  const cached = (name: string) => graph.input(name, "float32", [kv_heads, "cached", head_dim]);
+  const { logits, present, router_logits } = decoder(config, new Weights(graph, stored, accuracy_level), {
+    input_ids: graph.input("input_ids", "int64", ["tokens"]),
+    position_ids: graph.input("position_ids", "int64", ["tokens"]),
+    attention_bias: graph.input("attention_bias", "float32", ["tokens", "visible"]),
+    logits_rows: graph.input("logits_rows", "int64", ["rows"]),
+    past: Array.from({ length: layers }, (_, n) => ({
+      key: cached(`past_key.${n}`),
+      value: cached(`past_value.${n}`),
+    })),
+  });
+  const stacked = op.concat(
+    present.flatMap(({ key, value }) => [key, value]),
+    0,
+    "all heads",
+  );
+  graph.output("logits", logits);
+  graph.output(
+    "present",
+    op.reshape(stacked, [layers, 2, kv_heads, -1, head_dim], [layers, 2, kv_heads, "tokens", head_dim]),
+  );
+  if (router_logits.length > 0) graph.output("router_logits", op.concat(router_logits, 0, "layers * tokens"));
+  return graph;
+}
+
+/**
+ * The graph in the interface of Transformers.js, for one sequence at a time:
+ *
+ *   input_ids int64 [1, tokens], attention_mask int64 [1, visible], position_ids int64 [1, tokens],
+ *   past_key_values.N.key and .value float32 [1, kv_heads, cached, head_dim]
+ *   -> logits float32 [1, tokens, vocab], present.N.key and .value float32 [1, kv_heads, visible, head_dim]
+ */
+export function exported_graph(config: ModelConfig, stored: ReadonlyMap<string, StoredTensor>): Graph {
+  const graph = new Graph(config.model_type);
+  const { num_hidden_layers: layers, num_key_value_heads: kv_heads, head_dim } = config;
+  const flat = (value: Value, dim: string) => op.reshape(value, [-1], [dim]);
+  const input_ids = flat(graph.input("input_ids", "int64", [1, "tokens"]), "tokens");
+  const attention_mask = flat(graph.input("attention_mask", "int64", [1, "visible"]), "visible");
+  const position_ids = flat(graph.input("position_ids", "int64", [1, "tokens"]), "tokens");
+  const past = Array.from({ length: layers }, (_, n) => {
+    const [key, value] = ["key", "value"].map((kind) => {
+      const input = graph.input(`past_key_values.${n}.${kind}`, "float32", [1, kv_heads, "cached", head_dim]);
+      return op.reshape(input, [kv_heads, -1, head_dim], [kv_heads, "cached", head_dim]);
+    });
+    return { key: key!, value: value! };
+  });
+
+  // Token i of the new ones stands at column cached + i and sees the columns up to it, within the window.
+  const column = op.reshape(op.range(op.length_of(attention_mask, 0), "visible"), [1, -1], [1, "visible"]);
+  const own = op.add(op.range(op.length_of(input_ids, 0), "tokens"), op.length_of(past[0]!.key, 1));
+  const distance = op.sub(op.reshape(own, [-1, 1], ["tokens", 1]), column);
+  const int = (value: number) => graph.constant("int64", [value]);
+  let sees = op.and(
+    op.greater(distance, int(-1)),
+    op.greater(op.reshape(attention_mask, [1, -1], [1, "visible"]), int(0)),
+  );
+  if (config.sliding_window !== null) sees = op.and(sees, op.greater(int(config.sliding_window), distance));
+  const attention_bias = op.where(sees, graph.constant("float32", [0]), graph.constant("float32", [HIDDEN]));
+
+  const logits_rows = op.range(op.length_of(input_ids, 0), "tokens");
+  const weights = new Weights(graph, stored, 4);
+  const { logits, present } = decoder(config, weights, { input_ids, position_ids, attention_bias, logits_rows, past });
+  graph.output("logits", op.reshape(logits, [1, -1, config.vocab_size], [1, "tokens", config.vocab_size]));
+  for (const [n, layer] of present.entries()) {
+    for (const kind of ["key", "value"] as const) {
+      const whole = op.concat([past[n]![kind], layer[kind]], 1, "visible");
+      graph.output(
+        `present.${n}.${kind}`,
+        op.reshape(whole, [1, kv_heads, -1, head_dim], [1, kv_heads, "visible", head_dim]),
+      );
+    }
+  }
+  return graph;
+}
+
+/** The bias of what a token does not see: far below every score, and finite, so that a row of nothing else is not NaN. */
+export const HIDDEN = -1e30;

@@ -1,0 +1,46 @@
+/** Where tests find their data: fixtures in the repository, and corpora beside it that are never committed. */
+import { existsSync } from "node:fs";
+import { open } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join, resolve } from "node:path";
+import { fileURLToPath } from "node:url";
+import { read_floats, read_safetensors_header } from "../src/model/safetensors.js";
+
+/** The project's folder; this file runs as dist/test/fixtures.js. */
+export const root = fileURLToPath(new URL("../..", import.meta.url));
+export const twins = join(root, "test/fixtures/twins");
+export const shared = process.env["BIMEDIX_SHARED"] ?? resolve(root, "../shared");
+
+/** For `test(name, { skip })`: a reason when `path` under the shared folder is absent, else false. */
+export const without_shared = (path: string): string | false =>
+  existsSync(join(shared, path)) ? false : `${path} is not in the shared data folder (BIMEDIX_SHARED)`;
+
+// Converted weights of the tests go to a folder of this process, so that no run sees another's.
+process.env["BIMEDIX_CACHE"] = join(tmpdir(), `bimedix-test-${process.pid}`);
+
+/** The tensors of a small safetensors file, integers included, as plain arrays. */
+export async function read_arrays(file: string): Promise<Map<string, { shape: number[]; data: number[] }>> {
+  const handle = await open(file);
+  try {
+    const arrays = new Map<string, { shape: number[]; data: number[] }>();
+    for (const [name, tensor] of await read_safetensors_header(file)) {
+      const count = tensor.shape.reduce((product, dim) => product * dim, 1);
+      if (tensor.dtype === "I32") {
+        const bytes = new Int32Array(count);
+        await handle.read(new Uint8Array(bytes.buffer), 0, bytes.byteLength, tensor.offset);
+        arrays.set(name, { shape: tensor.shape, data: [...bytes] });
+      } else arrays.set(name, { shape: tensor.shape, data: [...(await read_floats(handle, tensor, 0, count))] });
+    }
+    return arrays;
+  } finally {
+    await handle.close();
+  }
+}
+
+/** The largest absolute difference of two equally long lists. */
+export function max_difference(a: ArrayLike<number>, b: ArrayLike<number>): number {
+  if (a.length !== b.length) throw new RangeError(`${a.length} values beside ${b.length}`);
+  let worst = 0;
+  for (let i = 0; i < a.length; i++) worst = Math.max(worst, Math.abs(a[i]! - b[i]!));
+  return worst;
+}
