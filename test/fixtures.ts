@@ -9,14 +9,14 @@ import { read_floats, read_safetensors_header } from "../src/model/safetensors.j
 /** The project's folder; this file runs as dist/test/fixtures.js. */
 export const root = fileURLToPath(new URL("../..", import.meta.url));
 export const twins = join(root, "test/fixtures/twins");
-export const shared = process.env["BIMEDIX_SHARED"] ?? resolve(root, "../shared");
+export const shared = process.env.BIMEDIX_SHARED ?? resolve(root, "../shared");
 
 /** For `test(name, { skip })`: a reason when `path` under the shared folder is absent, else false. */
 export const without_shared = (path: string): string | false =>
   existsSync(join(shared, path)) ? false : `${path} is not in the shared data folder (BIMEDIX_SHARED)`;
 
 // Converted weights of the tests go to a folder of this process, so that no run sees another's.
-process.env["BIMEDIX_CACHE"] = join(tmpdir(), `bimedix-test-${process.pid}`);
+process.env.BIMEDIX_CACHE = join(tmpdir(), `bimedix-test-${process.pid}`);
 
 /** The tensors of a small safetensors file, integers included, as plain arrays. */
 export async function read_arrays(file: string): Promise<Map<string, { shape: number[]; data: number[] }>> {

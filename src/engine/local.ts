@@ -303,12 +303,12 @@ export class LocalEngine implements Engine {
       }
       if (signal?.aborted) throw aborted();
       const outputs = await this.session.run(feeds);
-      pool.store(outputs["present"]!.data as Float32Array, slots);
-      const all = outputs["logits"]!.data as Float32Array;
+      pool.store(outputs.present!.data as Float32Array, slots);
+      const all = outputs.logits!.data as Float32Array;
       const logits = Array.from({ length: rows }, (_, i) =>
         all.subarray(i * config.vocab_size, (i + 1) * config.vocab_size),
       );
-      const router = outputs["router_logits"]?.data as Float32Array | undefined;
+      const router = outputs.router_logits?.data as Float32Array | undefined;
       return { slots, logits, ...(router ? { router_logits: router } : {}) };
     } catch (error) {
       pool.rollback(before);

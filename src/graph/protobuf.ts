@@ -114,7 +114,7 @@ export function* fields(bytes: Uint8Array): Generator<Field> {
   }
 }
 
-const text = new TextDecoder();
+const text = new TextDecoder("utf-8", { ignoreBOM: true });
 
 /** A length-delimited field as text, for callers that know its type from the schema. */
 export function as_text(value: Field["value"]): string {

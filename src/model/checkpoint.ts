@@ -93,7 +93,7 @@ async function read_all_headers(dir: string): Promise<Map<string, TensorInfo>> {
       "check the path or download the model again",
     );
   }
-  const map = index["weight_map"];
+  const map = index.weight_map;
   if (typeof map !== "object" || map === null) throw bad(`${index_file} without weight_map`, "a safetensors index");
   const tensors = new Map<string, TensorInfo>();
   for (const shard of new Set(Object.values(map))) {

@@ -83,7 +83,7 @@ export function parse_config(json: Json, file: string): ModelConfig {
   if (num_attention_heads % num_key_value_heads !== 0) {
     bad("num_key_value_heads", `a divisor of num_attention_heads ${num_attention_heads}`);
   }
-  if (json["head_dim"] == null && hidden_size % num_attention_heads !== 0) {
+  if (json.head_dim == null && hidden_size % num_attention_heads !== 0) {
     bad("hidden_size", `a multiple of num_attention_heads ${num_attention_heads}`);
   }
   const head_dim = number("head_dim", Math.floor(hidden_size / num_attention_heads), 4096);
@@ -92,13 +92,13 @@ export function parse_config(json: Json, file: string): ModelConfig {
   const num_experts_per_tok = moe ? number("num_experts_per_tok", 2, limits.size) : 0;
   if (num_experts_per_tok > num_local_experts)
     bad("num_experts_per_tok", `at most num_local_experts ${num_local_experts}`);
-  const rms_norm_eps = json["rms_norm_eps"] ?? preset.rms_norm_eps;
+  const rms_norm_eps = json.rms_norm_eps ?? preset.rms_norm_eps;
   if (typeof rms_norm_eps !== "number" || !(rms_norm_eps > 0 && rms_norm_eps < 1))
     bad("rms_norm_eps", "a number between 0 and 1");
   for (const field of ["attention_bias", "mlp_bias"]) {
     if (json[field]) bad(field, "false, as this decoder has no biases");
   }
-  if ((json["hidden_act"] ?? "silu") !== "silu") bad("hidden_act", '"silu"');
+  if ((json.hidden_act ?? "silu") !== "silu") bad("hidden_act", '"silu"');
   const vocab_size = number("vocab_size", 32000, limits.vocab);
   const token = (field: string, value: unknown): number => {
     if (!Number.isInteger(value) || (value as number) < 0 || (value as number) >= vocab_size) {
@@ -106,7 +106,7 @@ export function parse_config(json: Json, file: string): ModelConfig {
     }
     return value as number;
   };
-  const eos = json["eos_token_id"];
+  const eos = json.eos_token_id;
   return {
     model_type,
     vocab_size,
@@ -122,24 +122,22 @@ export function parse_config(json: Json, file: string): ModelConfig {
     rope: rope(json, preset.rope_theta, bad),
     max_position_embeddings: number("max_position_embeddings", preset.max_position_embeddings, limits.positions),
     sliding_window:
-      model_type === "llama" || json["sliding_window"] == null
-        ? null
-        : number("sliding_window", null, limits.positions),
-    tie_word_embeddings: json["tie_word_embeddings"] === true,
-    bos_token_id: json["bos_token_id"] == null ? null : token("bos_token_id", json["bos_token_id"]),
+      model_type === "llama" || json.sliding_window == null ? null : number("sliding_window", null, limits.positions),
+    tie_word_embeddings: json.tie_word_embeddings === true,
+    bos_token_id: json.bos_token_id == null ? null : token("bos_token_id", json.bos_token_id),
     eos_token_id: eos == null ? [] : [eos].flat().map((id) => token("eos_token_id", id)),
   };
 }
 
 // BiMediX-Eng was saved with the base class's name, and some conversions keep only model_type: both are looked at.
 function architecture(json: Json, file: string): ModelConfig["model_type"] {
-  const named = [json["model_type"], ...[json["architectures"] ?? []].flat()].map((name) => String(name).toLowerCase());
+  const named = [json.model_type, ...[json.architectures ?? []].flat()].map((name) => String(name).toLowerCase());
   const known = (["mixtral", "mistral", "llama"] as const).find((type) =>
     named.some((name) => [type, `${type}model`, `${type}forcausallm`].includes(name)),
   );
   if (known) return known;
   throw new BimedixError("unsupported_architecture", {
-    given: `architecture ${JSON.stringify(json["architectures"] ?? json["model_type"] ?? null)} in ${file}`,
+    given: `architecture ${JSON.stringify(json.architectures ?? json.model_type ?? null)} in ${file}`,
     expected: "Mixtral, Mistral or Llama",
     todo: "use a model of one of these families",
   });
@@ -147,17 +145,17 @@ function architecture(json: Json, file: string): ModelConfig["model_type"] {
 
 function rope(json: Json, theta: number, bad: (field: string, expected: string) => never): ModelConfig["rope"] {
   // transformers 5 writes rope_parameters with rope_theta inside, where 4 wrote rope_theta and rope_scaling.
-  const field = json["rope_parameters"] == null ? "rope_scaling" : "rope_parameters";
+  const field = json.rope_parameters == null ? "rope_scaling" : "rope_parameters";
   const given = (json[field] ?? {}) as Json;
   if (typeof given !== "object" || Array.isArray(given)) bad(field, "an object");
   const positive = (name: string, value: unknown): number => {
     if (typeof value !== "number" || !Number.isFinite(value) || value <= 0) bad(field, `a positive ${name}`);
     return value as number;
   };
-  const rope_theta = positive("rope_theta", given["rope_theta"] ?? json["rope_theta"] ?? theta);
-  const type = given["rope_type"] ?? given["type"] ?? "default";
+  const rope_theta = positive("rope_theta", given.rope_theta ?? json.rope_theta ?? theta);
+  const type = given.rope_type ?? given.type ?? "default";
   if (type === "default") return { theta: rope_theta, scaling: { type: "none" } };
-  const factor = positive("factor", given["factor"]);
+  const factor = positive("factor", given.factor);
   if (type === "linear") return { theta: rope_theta, scaling: { type, factor } };
   if (type !== "llama3") bad(field, "rope_type default, linear or llama3");
   return {
@@ -165,9 +163,9 @@ function rope(json: Json, theta: number, bad: (field: string, expected: string) 
     scaling: {
       type: "llama3",
       factor,
-      low_freq_factor: positive("low_freq_factor", given["low_freq_factor"]),
-      high_freq_factor: positive("high_freq_factor", given["high_freq_factor"]),
-      original_max_position_embeddings: positive("original length", given["original_max_position_embeddings"]),
+      low_freq_factor: positive("low_freq_factor", given.low_freq_factor),
+      high_freq_factor: positive("high_freq_factor", given.high_freq_factor),
+      original_max_position_embeddings: positive("original length", given.original_max_position_embeddings),
     },
   };
 }

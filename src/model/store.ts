@@ -53,7 +53,7 @@ export async function open_store(dir: string, { dtype, ...progress }: StoreOptio
 
 /** `BIMEDIX_CACHE`, or `bimedix` in the user's cache folder. */
 export function cache_folder(): string {
-  return process.env["BIMEDIX_CACHE"] ?? join(process.env["XDG_CACHE_HOME"] ?? join(homedir(), ".cache"), "bimedix");
+  return process.env.BIMEDIX_CACHE ?? join(process.env.XDG_CACHE_HOME ?? join(homedir(), ".cache"), "bimedix");
 }
 
 /** A name for converted weights that changes when a source file does. */
@@ -132,11 +132,11 @@ function* initializers(model: Uint8Array): Generator<StoredTensor & { name: stri
           external[key!] = text!;
         }
       }
-      if (external["location"] === undefined || !dtype || name.endsWith(".table")) continue;
-      const [offset, byte_length] = [Number(external["offset"]), Number(external["length"])];
+      if (external.location === undefined || !dtype || name.endsWith(".table")) continue;
+      const [offset, byte_length] = [Number(external.offset), Number(external.length)];
       if (!Number.isSafeInteger(offset) || !Number.isSafeInteger(byte_length))
         throw new RangeError(`${name} has no offset`);
-      yield { name, dtype, dims, bytes: { location: external["location"], offset, byte_length } };
+      yield { name, dtype, dims, bytes: { location: external.location, offset, byte_length } };
     }
   }
 }

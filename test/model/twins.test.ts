@@ -105,7 +105,7 @@ for (const name of readdirSync(twins)) {
 
     for (const dtype of ["q8", "q4"] as const) {
       test(`${dtype} equals the same computation on its dequantised weights`, async () => {
-        const dequantized = join(process.env["BIMEDIX_CACHE"]!, `${name}-${dtype}-dequantized`);
+        const dequantized = join(process.env.BIMEDIX_CACHE!, `${name}-${dtype}-dequantized`);
         await write_dequantized(name, dequantized, dtype);
         const expected = await load(dequantized, "fp32");
         const engine = await load(join(twins, name), dtype, { accuracy_level: 0 });

@@ -1,0 +1,15 @@
+/** The little that the product needs to know of the two languages. */
+export type Language = "en" | "ar";
+
+/** The language of most letters; English for a text without letters. */
+export function language_of(text: string): Language {
+  const arabic = text.match(/\p{Script=Arabic}/gu)?.length ?? 0;
+  const latin = text.match(/\p{Script=Latin}/gu)?.length ?? 0;
+  return arabic > latin ? "ar" : "en";
+}
+
+/** The letters of options, in the order in which each language counts. */
+export const option_letters: Record<Language, readonly string[]> = {
+  en: [..."ABCDEFGHIJ"],
+  ar: ["أ", "ب", "ج", "د", "هـ", "و", "ز", "ح", "ط", "ي"],
+};

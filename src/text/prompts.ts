@@ -1,0 +1,74 @@
+/**
+ * Templates for models that come without one, by the name or architecture of the model. Each is Jinja, like a model's own.
+ * Sources: the cards and repositories named beside each.
+ */
+import type { ModelConfig } from "../model/config.js";
+
+const alternate = "Conversation roles must alternate user/assistant/user/assistant/...";
+/** Splits off a first system message as `system` and checks that the rest alternates. */
+const turns = (body: string) =>
+  "{% if messages[0]['role'] == 'system' %}{% set system = messages[0]['content'] %}{% set turns = messages[1:] %}" +
+  "{% else %}{% set system = '' %}{% set turns = messages %}{% endif %}{% for message in turns %}" +
+  `{% if (message['role'] == 'user') != (loop.index0 % 2 == 0) %}{{ raise_exception('${alternate}') }}{% endif %}` +
+  `${body}{% endfor %}`;
+
+export interface PromptTemplate {
+  name: string;
+  /** Matches the model's name, or null when only the fallback by architecture picks it. */
+  matches: RegExp | null;
+  chat_template: string;
+}
+
+export const prompt_templates: readonly PromptTemplate[] = [
+  {
+    // Mixtral-8x7B-Instruct's own template refuses a system message; here it goes in front of the first question.
+    // BiMediX was tuned from that model and publishes no template (its card passes raw text), so it takes the same.
+    name: "mixtral",
+    matches: /mixtral|mistral|bimedix/i,
+    chat_template:
+      "{{ bos_token }}" +
+      turns(
+        "{% if message['role'] == 'user' %}{{ '[INST] ' + (system + '\\n\\n' if loop.first and system else '') + message['content'] + ' [/INST]' }}" +
+          "{% else %}{{ message['content'] + eos_token }}{% endif %}",
+      ),
+  },
+  {
+    // https://huggingface.co/m42-health/med42-70b
+    name: "med42",
+    matches: /med42/i,
+    chat_template: turns(
+      "{% if loop.first %}{{ '\\n<|system|>: ' + (system or 'You are a helpful medical assistant created by M42 Health in the UAE.') }}{% endif %}" +
+        "{% if message['role'] == 'user' %}{{ '\\n<|prompter|>:' + message['content'] + '\\n<|assistant|>:' + ('\\n' if loop.last else '') }}" +
+        "{% else %}{{ message['content'] }}{% endif %}",
+    ),
+  },
+  {
+    // https://github.com/chaoyi-wu/PMC-LLaMA: the Alpaca form, one question at a time; earlier turns go before it.
+    name: "pmc-llama",
+    matches: /pmc[-_]?llama/i,
+    chat_template: turns(
+      "{% if loop.first %}{{ 'Below is an instruction that describes a task, paired with an input that provides further context.' + " +
+        "'Write a response that appropriately completes the request.\\n\\n### Instruction:\\n' + " +
+        "(system or \"You're a doctor, kindly address the medical queries according to the patient's account.\") }}{% endif %}" +
+        "{% if message['role'] == 'user' %}{{ '\\n\\n### Input:\\n' + message['content'] + '\\n\\n### Response:' }}" +
+        "{% else %}{{ message['content'] }}{% endif %}",
+    ),
+  },
+  {
+    // https://github.com/facebookresearch/llama/blob/main/llama/generation.py (Llama 2 chat)
+    name: "llama-2",
+    matches: /llama|meditron|camel/i,
+    chat_template: turns(
+      "{% if message['role'] == 'user' %}{{ bos_token + '[INST] ' + ('<<SYS>>\\n' + system + '\\n<</SYS>>\\n\\n' if loop.first and system else '') + message['content'].strip() + ' [/INST]' }}" +
+        "{% else %}{{ ' ' + message['content'].strip() + ' ' + eos_token }}{% endif %}",
+    ),
+  },
+];
+
+/** The template for a model without its own: by its name, else by its architecture. */
+export function fallback_template(model_name: string, config: Pick<ModelConfig, "model_type">): PromptTemplate {
+  const by_name = prompt_templates.find(({ matches }) => matches?.test(model_name));
+  return (
+    by_name ?? prompt_templates.find(({ name }) => name === (config.model_type === "llama" ? "llama-2" : "mixtral"))!
+  );
+}
