@@ -136,11 +136,16 @@ export class WorkerEngine implements Engine {
         this.settle(id)?.reject(aborted());
       };
       signal?.addEventListener("abort", abort, { once: true });
-      const unlisten = () => signal?.removeEventListener("abort", abort);
+      const end =
+        <T>(settle: (value: T) => void) =>
+        (value: T) => {
+          signal?.removeEventListener("abort", abort);
+          settle(value);
+        };
       this.pending.set(id, {
         on_event,
-        resolve: (result) => resolve((unlisten(), result)),
-        reject: (error) => reject((unlisten(), error)),
+        resolve: end(resolve),
+        reject: end(reject),
       });
       this.worker.ref();
       this.worker.postMessage({ ...call, id, flag } satisfies Request);

@@ -5,7 +5,7 @@
  * Serialisation follows onnx.proto (https://github.com/onnx/onnx/blob/main/onnx/onnx.proto); large weights
  * never enter the message (protobuf ends at 2 GB): an initialiser names a file, an offset and a length.
  */
-import { Message } from "./protobuf.js";
+import { Message } from "../protobuf.js";
 
 /** Element types and their numbers in TensorProto.DataType. */
 export const data_types = {

@@ -10,7 +10,7 @@ import { basename, dirname, join } from "node:path";
 import { BimedixError } from "../errors.js";
 import { file_error } from "../files.js";
 import { type DataType, data_types } from "../graph/graph.js";
-import { as_text, type Field, fields } from "../graph/protobuf.js";
+import { as_text, type Field, fields } from "../protobuf.js";
 import { open_checkpoint } from "./checkpoint.js";
 import { type ModelConfig, read_config } from "./config.js";
 import { convert, type Dtype, model_file } from "./convert.js";

@@ -47,7 +47,7 @@ export class Bpe {
     this.bytes = Array.from({ length: 256 }, (_, byte) => this.ids.get(`<0x${hex(byte)}>`));
     for (const byte of this.bytes.keys()) this.ids.delete(`<0x${hex(byte)}>`);
     const crossing = pieces.some((piece) => /[^\u2581]\u2581/u.test(piece));
-    this.words = crossing ? /[^]+/g : /\u2581*[^\u2581]*/gu;
+    this.words = crossing ? /[\s\S]+/g : /\u2581*[^\u2581]*/gu;
   }
 
   /** The ids of a text in which spaces are already U+2581. */

@@ -6,7 +6,7 @@ import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { BimedixError } from "../errors.js";
 import { read_json, read_text } from "../files.js";
-import { as_float, as_text, fields } from "../graph/protobuf.js";
+import { as_float, as_text, fields } from "../protobuf.js";
 import type { BpeModel } from "./bpe.js";
 
 export interface TokenizerFiles extends BpeModel {

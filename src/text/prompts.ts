@@ -2,8 +2,6 @@
  * Templates for models that come without one, by the name or architecture of the model. Each is Jinja, like a model's own.
  * Sources: the cards and repositories named beside each.
  */
-import type { ModelConfig } from "../model/config.js";
-
 const alternate = "Conversation roles must alternate user/assistant/user/assistant/...";
 /** Splits off a first system message as `system` and checks that the rest alternates. */
 const turns = (body: string) =>
@@ -66,9 +64,7 @@ export const prompt_templates: readonly PromptTemplate[] = [
 ];
 
 /** The template for a model without its own: by its name, else by its architecture. */
-export function fallback_template(model_name: string, config: Pick<ModelConfig, "model_type">): PromptTemplate {
+export function fallback_template(model_name: string, model_type: string): PromptTemplate {
   const by_name = prompt_templates.find(({ matches }) => matches?.test(model_name));
-  return (
-    by_name ?? prompt_templates.find(({ name }) => name === (config.model_type === "llama" ? "llama-2" : "mixtral"))!
-  );
+  return by_name ?? prompt_templates.find(({ name }) => name === (model_type === "llama" ? "llama-2" : "mixtral"))!;
 }

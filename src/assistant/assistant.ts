@@ -1,0 +1,204 @@
+/**
+ * The three capabilities of BiMediX over any model: chats, multiple-choice questions and closed questions about a text,
+ * in English and Arabic. For research: none of it is medical advice, and `notice` says so in the user's language.
+ */
+import {
+  AutoModelForCausalLM,
+  AutoTokenizer,
+  type ModelGenerateOptions,
+  type PretrainedOptions,
+} from "../engine/auto.js";
+import { BimedixError } from "../errors.js";
+import { type Language, language_of, option_letters } from "../text/arabic.js";
+import type { ChatMessage } from "../text/chat.js";
+import { StopStrings } from "../text/stop.js";
+import { StreamingDecoder, type Tokenizer } from "../text/tokenizer.js";
+
+/** What a person reads before the first answer. */
+export const notice: Record<Language, string> = {
+  en: "Research demonstration, not medical advice: answers may be wrong. In an emergency call your local emergency number.",
+  ar: "عرض بحثي وليس نصيحة طبية: قد تكون الإجابات خاطئة. في حالة الطوارئ اتصل برقم الطوارئ المحلي.",
+};
+
+/** The words around a question, as in the figures of the BiMediX repository. */
+const words = {
+  en: {
+    question: "Question",
+    options: "Options",
+    context: "Context",
+    answer: "The correct answer is",
+    verdicts: ["yes", "no", "maybe"],
+  },
+  ar: {
+    question: "السؤال",
+    options: "الخيارات",
+    context: "السياق",
+    answer: "الجواب الصحيح هو",
+    verdicts: ["نعم", "لا", "ربما"],
+  },
+} as const;
+
+export interface McqaResult {
+  language: Language;
+  /** The letter of the likeliest option: A, B, C, … or أ، ب، ج، … */
+  answer: string;
+  /** Every option in order; the probabilities sum to 1. */
+  options: { letter: string; text: string; probability: number }[];
+}
+
+export interface AskResult {
+  language: Language;
+  /** yes, no or maybe, in the question's language. */
+  answer: string;
+  options: { text: string; probability: number }[];
+}
+
+export type AnswerOptions = Omit<ModelGenerateOptions, "input_ids" | "streamer">;
+
+export class Assistant {
+  constructor(
+    readonly model: AutoModelForCausalLM,
+    readonly tokenizer: Tokenizer,
+  ) {}
+
+  /** @throws BimedixError as `AutoModelForCausalLM.from_pretrained` does */
+  static async from_pretrained(id_or_dir: string, options: PretrainedOptions = {}): Promise<Assistant> {
+    const model = await AutoModelForCausalLM.from_pretrained(id_or_dir, options);
+    try {
+      const tokenizer = await AutoTokenizer.from_pretrained(model.dir);
+      if (tokenizer.vocab_size <= model.config.vocab_size) return new Assistant(model, tokenizer);
+      throw new BimedixError("bad_tokenizer", {
+        given: `a tokenizer with ${tokenizer.vocab_size} tokens for a model with ${model.config.vocab_size}`,
+        expected: "the model's own tokenizer",
+        todo: "correct the model's directory",
+      });
+    } catch (error) {
+      await model.dispose();
+      throw error;
+    }
+  }
+
+  /** The answer to a conversation, piece by piece. */
+  async *chat(messages: readonly ChatMessage[], options: AnswerOptions = {}): AsyncGenerator<string> {
+    yield* this.continue(this.tokenizer.apply_chat_template(messages), options);
+  }
+
+  /** The continuation of a raw prompt, piece by piece; `<s>` is added in front. */
+  async *generate(prompt: string, options: AnswerOptions = {}): AsyncGenerator<string> {
+    yield* this.continue(this.tokenizer.encode(required(prompt, "prompt")), options);
+  }
+
+  /** How many of the first messages must go so that the conversation leaves `room` tokens of the context for an answer. */
+  overflow(messages: readonly ChatMessage[], room: number): number {
+    const limit = this.model.config.max_position_embeddings - room;
+    let dropped = 0;
+    while (messages.length - dropped > 1 && this.tokenizer.apply_chat_template(messages.slice(dropped)).length > limit)
+      dropped += 2;
+    return dropped;
+  }
+
+  /** Which option is right, by the probability of its letter. 2 to 10 options. */
+  async mcqa({
+    question,
+    options,
+    language = language_of(question),
+  }: {
+    question: string;
+    options: readonly string[];
+    language?: Language;
+  }): Promise<McqaResult> {
+    const letters = option_letters[language];
+    if (
+      !Array.isArray(options) ||
+      options.length < 2 ||
+      options.length > letters.length ||
+      options.some((option) => !option?.trim())
+    ) {
+      throw new BimedixError("bad_option", {
+        given: `${options?.length ?? 0} options${options?.some?.((option) => !option?.trim()) ? ", one of them empty" : ""}`,
+        expected: `2 to ${letters.length} texts`,
+        todo: "give every option a text",
+      });
+    }
+    const { question: asked, options: offered, answer } = words[language];
+    const listed = options.map((option, i) => `${letters[i]}. ${option}`).join("\n");
+    const prompt = `${asked}: ${required(question, "question")}\n${offered}:\n${listed}`;
+    const probabilities = await this.choose(prompt, answer, letters.slice(0, options.length));
+    const result = options.map((text, i) => ({ letter: letters[i]!, text, probability: probabilities[i]! }));
+    return { language, answer: letters[likeliest(probabilities)]!, options: result };
+  }
+
+  /** Whether a text answers a question with yes, no or maybe. */
+  async ask({
+    context,
+    question,
+    language = language_of(question),
+  }: {
+    context: string;
+    question: string;
+    language?: Language;
+  }): Promise<AskResult> {
+    const { verdicts } = words[language];
+    const probabilities = await this.choose(closed_prompt(context, question, language), "", verdicts);
+    const result = verdicts.map((text, i) => ({ text, probability: probabilities[i]! }));
+    return { language, answer: verdicts[likeliest(probabilities)]!, options: result };
+  }
+
+  /** The same question answered in free text, piece by piece. */
+  async *ask_freely(
+    { context, question, language = language_of(question) }: { context: string; question: string; language?: Language },
+    options: AnswerOptions = {},
+  ): AsyncGenerator<string> {
+    yield* this.chat([{ role: "user", content: closed_prompt(context, question, language) }], options);
+  }
+
+  async dispose(): Promise<void> {
+    await this.model.dispose();
+  }
+
+  private async *continue(input_ids: number[], { stop, ...options }: AnswerOptions): AsyncGenerator<string> {
+    const decoder = new StreamingDecoder(this.tokenizer, { skip_special_tokens: true });
+    const stops = new StopStrings(stop === undefined ? [] : [stop].flat());
+    for await (const { token_id } of this.model.stream({ ...options, input_ids: [input_ids] })) {
+      const text = stops.push(decoder.push(token_id));
+      if (text) yield text;
+      if (stops.found !== null) return;
+    }
+    const rest = stops.push(decoder.flush()) + stops.flush();
+    if (rest) yield rest;
+  }
+
+  /** The probabilities of `answers` after `lead` in the assistant's turn, relative to each other. */
+  private async choose(prompt: string, lead: string, answers: readonly string[]): Promise<number[]> {
+    const turn = this.tokenizer.apply_chat_template([{ role: "user", content: prompt }]);
+    const plain = { add_special_tokens: false };
+    const leading = lead ? this.tokenizer.encode(lead, plain) : [];
+    const requests = answers.map((answer) => {
+      const whole = this.tokenizer.encode(lead ? `${lead} ${answer}` : answer, plain);
+      return { context: [...turn, ...leading], continuation: whole.slice(leading.length) };
+    });
+    const scores = await this.model.engine.score(requests);
+    const best = Math.max(...scores.map(({ logprob }) => logprob));
+    const weights = scores.map(({ logprob }) => Math.exp(logprob - best));
+    const total = weights.reduce((sum, weight) => sum + weight, 0);
+    return weights.map((weight) => weight / total);
+  }
+}
+
+function closed_prompt(context: string, question: string, language: Language): string {
+  const { context: given, question: asked } = words[language];
+  return `${given}: ${required(context, "context")}\n${asked}: ${required(question, "question")}`;
+}
+
+function required(text: string, what: string): string {
+  if (typeof text === "string" && text.trim() !== "") return text;
+  throw new BimedixError("empty_prompt", {
+    given: `an empty ${what}`,
+    expected: "some text",
+    todo: `write the ${what}`,
+  });
+}
+
+function likeliest(probabilities: readonly number[]): number {
+  return probabilities.indexOf(Math.max(...probabilities));
+}

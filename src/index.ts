@@ -1,0 +1,10 @@
+/** The package: what an application imports. */
+export * from "./assistant/assistant.js";
+export * from "./engine/auto.js";
+export type * from "./engine/engine.js";
+export { BimedixError, type ErrorCode } from "./errors.js";
+export { open_checkpoint } from "./model/checkpoint.js";
+export type { ModelConfig } from "./model/config.js";
+export { convert, type Dtype } from "./model/convert.js";
+export type { ChatMessage } from "./text/chat.js";
+export { StreamingDecoder, type Tokenizer } from "./text/tokenizer.js";

@@ -1,0 +1,211 @@
+/**
+ * Models from the Hugging Face hub, in its standard cache (HF_HOME, HF_HUB_CACHE), so that other tools find them there.
+ *
+ * @huggingface/hub lists repositories and knows the cache's layout, but starts an interrupted download from the beginning;
+ * so the bytes of a file are fetched here, with a range request for what is missing, into the library's `.incomplete` name,
+ * checked, and renamed. Then the library finds the blob there and only links it into the snapshot.
+ */
+import { createHash } from "node:crypto";
+import { createReadStream, createWriteStream, existsSync, statSync } from "node:fs";
+import { mkdir, readFile, rename, rm, writeFile } from "node:fs/promises";
+import { basename, dirname, join } from "node:path";
+import { Readable } from "node:stream";
+import { pipeline } from "node:stream/promises";
+import type { ReadableStream } from "node:stream/web";
+import {
+  downloadFileToCacheDir,
+  getHFHubCachePath,
+  getRepoFolderName,
+  type ListFileEntry,
+  listFiles,
+  modelInfo,
+} from "@huggingface/hub";
+import { BimedixError } from "../errors.js";
+import { file_error } from "../files.js";
+
+export interface HubOptions {
+  /** Branch, tag or commit. Default "main". */
+  revision?: string;
+  /** Use only what is in the cache; also by HF_HUB_OFFLINE=1. */
+  offline?: boolean;
+  on_progress?: (progress: { file: string; done: number; total: number }) => void;
+  signal?: AbortSignal;
+}
+
+/** What a model needs; weights in other formats would only fill the disk. */
+const NEEDED =
+  /^(config|generation_config|tokenizer|tokenizer_config|special_tokens_map)\.json$|^tokenizer\.model$|^chat_template\.jinja$|^[^/]*\.safetensors(\.index\.json)?$/;
+
+/** The directory of a model: `id_or_dir` itself when it is one, else the hub's snapshot of it, downloaded when needed. */
+export async function resolve_model(id_or_dir: string, options: HubOptions = {}): Promise<string> {
+  if (existsSync(id_or_dir)) {
+    if (statSync(id_or_dir).isDirectory()) return id_or_dir;
+    throw new BimedixError("bad_option", {
+      given: `${id_or_dir}, which is a file`,
+      expected: "a model's directory",
+      todo: "pass the directory that holds config.json",
+    });
+  }
+  if (!/^[\w.-]+\/[\w.-]+$/.test(id_or_dir) || id_or_dir.includes("..")) {
+    throw new BimedixError("file_not_found", {
+      given: `model ${JSON.stringify(id_or_dir)}`,
+      expected: "an existing directory, or a hub id such as BiMediX/BiMediX-Bi",
+      todo: "check the name",
+    });
+  }
+  const { revision = "main", offline = process.env.HF_HUB_OFFLINE === "1" } = options;
+  const storage = join(getHFHubCachePath(), getRepoFolderName({ type: "model", name: id_or_dir }));
+  const cached = await cached_snapshot(storage, revision);
+  if (offline) {
+    if (cached) return cached;
+    throw unreachable(id_or_dir, "offline mode");
+  }
+  try {
+    return await download(id_or_dir, storage, revision, options);
+  } catch (error) {
+    if (is_network_error(error) && cached) return cached;
+    throw readable(error, id_or_dir, storage);
+  }
+}
+
+/** A snapshot whose every file was there when it was written: the mark is made last. */
+async function cached_snapshot(storage: string, revision: string): Promise<string | null> {
+  const commit = /^[0-9a-f]{40}$/.test(revision)
+    ? revision
+    : await readFile(join(storage, "refs", revision), "utf8").catch(() => "");
+  const snapshot = join(storage, "snapshots", commit.trim());
+  return commit && existsSync(join(snapshot, "config.json")) && existsSync(`${snapshot}.complete`) ? snapshot : null;
+}
+
+async function download(
+  name: string,
+  storage: string,
+  revision: string,
+  { on_progress, signal }: HubOptions,
+): Promise<string> {
+  const token = process.env.HF_TOKEN;
+  const hubUrl = process.env.HF_ENDPOINT ?? "https://huggingface.co";
+  const own_fetch: typeof fetch = (input, init) => fetch(input, { ...init, ...(signal ? { signal } : {}) });
+  const access = { hubUrl, fetch: own_fetch, ...(token ? { accessToken: token } : {}) };
+  const { sha } = await modelInfo({ ...access, name, revision, additionalFields: ["sha"] });
+  const snapshot = join(storage, "snapshots", sha);
+  if (existsSync(`${snapshot}.complete`)) return snapshot;
+  const files: ListFileEntry[] = [];
+  for await (const entry of listFiles({ ...access, repo: name, revision: sha })) {
+    if (entry.type === "file" && NEEDED.test(entry.path)) files.push(entry);
+  }
+  const total = files.reduce((sum, { size }) => sum + size, 0);
+  let before = 0;
+  for (const entry of files) {
+    const blob = join(storage, "blobs", entry.lfs?.oid ?? entry.xetHash ?? entry.oid ?? sha);
+    const url = `${hubUrl}/${name}/resolve/${sha}/${entry.path}`;
+    if (!existsSync(blob)) {
+      const report = (bytes: number) => on_progress?.({ file: entry.path, done: before + bytes, total });
+      await fetch_blob(url, blob, entry, own_fetch, token, report);
+    }
+    await downloadFileToCacheDir({ ...access, repo: name, path: entry.path, revision: sha });
+    before += entry.size;
+  }
+  if (revision !== sha) await write_small(join(storage, "refs", revision), sha);
+  await write_small(`${snapshot}.complete`, "");
+  return snapshot;
+}
+
+async function write_small(file: string, text: string): Promise<void> {
+  await mkdir(dirname(file), { recursive: true });
+  await writeFile(`${file}.part`, text);
+  await rename(`${file}.part`, file);
+}
+
+/** Fetches the rest of a blob. A file that turns out wrong is removed, so that the next try starts clean. */
+async function fetch_blob(
+  url: string,
+  blob: string,
+  entry: ListFileEntry,
+  own_fetch: typeof fetch,
+  token: string | undefined,
+  report: (bytes: number) => void,
+): Promise<void> {
+  const incomplete = `${blob}.incomplete`;
+  await mkdir(dirname(blob), { recursive: true });
+  let have = existsSync(incomplete) ? statSync(incomplete).size : 0;
+  if (have > entry.size) have = 0;
+  if (have < entry.size) {
+    const headers = {
+      ...(token ? { Authorization: `Bearer ${token}` } : {}),
+      ...(have > 0 ? { Range: `bytes=${have}-` } : {}),
+    };
+    const response = await own_fetch(url, { headers });
+    if (!response.ok || !response.body) throw new Error(`${response.status} ${response.statusText} for ${entry.path}`);
+    // A server may answer a range request with the whole file.
+    if (response.status !== 206) have = 0;
+    const counted = Readable.fromWeb(response.body as ReadableStream);
+    counted.on("data", (chunk: Uint8Array) => report((have += chunk.length)));
+    await pipeline(counted, createWriteStream(incomplete, { flags: response.status === 206 ? "a" : "w" }));
+  }
+  const { size } = statSync(incomplete);
+  const sha256 = entry.lfs?.oid;
+  if (size !== entry.size || (sha256 && (await hash_of(incomplete)) !== sha256)) {
+    await rm(incomplete);
+    throw new BimedixError("bad_checkpoint", {
+      given: `${basename(entry.path)} arrived with other bytes than the hub announced`,
+      expected: `${entry.size} bytes${sha256 ? ` of sha256 ${sha256}` : ""}`,
+      todo: "start again to download it anew",
+    });
+  }
+  await rename(incomplete, blob);
+}
+
+async function hash_of(file: string): Promise<string> {
+  const hash = createHash("sha256");
+  for await (const chunk of createReadStream(file)) hash.update(chunk as Uint8Array);
+  return hash.digest("hex");
+}
+
+function is_network_error(error: unknown): boolean {
+  return error instanceof TypeError && error.message.includes("fetch failed");
+}
+
+function unreachable(name: string, why: string): BimedixError {
+  const todo = "connect, or download it on another machine and pass its directory";
+  return new BimedixError("offline", {
+    given: `model ${name} is not in the cache and the hub cannot be reached (${why})`,
+    expected: "a connection to the hub",
+    todo,
+  });
+}
+
+function readable(error: unknown, name: string, storage: string): BimedixError {
+  if (error instanceof BimedixError) return error;
+  if (is_network_error(error))
+    return unreachable(name, String((error as Error & { cause?: Error }).cause?.message ?? "no network"));
+  if (error instanceof Error && error.name === "AbortError") {
+    return new BimedixError("aborted", {
+      given: `a download of ${name} that was stopped`,
+      expected: "it to finish",
+      todo: "start it again, and it goes on where it was",
+    });
+  }
+  const status = (error as { statusCode?: number }).statusCode;
+  if (status === 401 || status === 403) {
+    return new BimedixError(
+      "file_unreadable",
+      {
+        given: `model ${name} is private or gated, or does not exist`,
+        expected: "access to it",
+        todo: "accept its terms on the hub and set HF_TOKEN",
+      },
+      error,
+    );
+  }
+  if (status === 404)
+    return new BimedixError(
+      "file_not_found",
+      { given: `model ${name} is not on the hub`, expected: "an existing id", todo: "check the name and the revision" },
+      error,
+    );
+  const code = (error as NodeJS.ErrnoException).code ?? "";
+  if (/^E[A-Z]+$/.test(code) && !/^ECONN|^EPIPE/.test(code))
+    return file_error(error, storage, "room in the hub's cache");
+  return unreachable(name, `${(error as Error).message}; what has arrived is kept`);
+}
