@@ -32,35 +32,45 @@ export function check_sampling(options: SamplingOptions): void {
 
 /** @param stream numbers the sequences of a batch, so that one seed gives each its own randomness. */
 export function create_sampler(options: SamplingOptions, stream = 0): Sampler {
-  const { do_sample = false, temperature = 1, top_k = 0, top_p = 1, min_p = 0, repetition_penalty = 1, seed } = options;
+  const { do_sample = false, seed } = options;
   const random = generator(seed === undefined ? Math.floor(Math.random() * 2 ** 32) : seed, stream);
   return (logits, seen) => {
-    if (repetition_penalty !== 1) {
-      for (const token of seen) logits[token]! *= logits[token]! > 0 ? 1 / repetition_penalty : repetition_penalty;
+    penalize(logits, seen, options.repetition_penalty ?? 1);
+    if (!do_sample) return argmax(logits);
+    const kept = candidates(logits, options);
+    let rest = random() * kept.reduce((sum, { weight }) => sum + weight, 0);
+    for (const { token, weight } of kept) {
+      rest -= weight;
+      if (rest < 0) return token;
     }
-    const best = argmax(logits);
-    if (!do_sample) return best;
-    const candidates = likeliest(logits, logits[best]!, temperature, top_k);
-    // Descending by probability; the kept ones are a prefix from here on.
-    let total = candidates.reduce((sum, { weight }) => sum + weight, 0);
-    let kept = candidates.length;
-    if (top_p < 1) {
-      let sum = 0;
-      kept = candidates.findIndex(({ weight }) => (sum += weight) >= top_p * total) + 1 || candidates.length;
-    }
-    if (min_p > 0) {
-      const below = candidates.findIndex(({ weight }) => weight < min_p * candidates[0]!.weight);
-      if (below > 0) kept = Math.min(kept, below);
-    }
-    total = 0;
-    for (let i = 0; i < kept; i++) total += candidates[i]!.weight;
-    let rest = random() * total;
-    for (let i = 0; i < kept; i++) {
-      rest -= candidates[i]!.weight;
-      if (rest < 0) return candidates[i]!.token;
-    }
-    return candidates[kept - 1]!.token;
+    return kept.at(-1)!.token;
   };
+}
+
+/** Divides positive and multiplies negative logits of the tokens `seen`, in place. */
+export function penalize(logits: Float32Array, seen: Iterable<number>, penalty: number): void {
+  if (penalty === 1) return;
+  for (const token of seen) logits[token]! *= logits[token]! > 0 ? 1 / penalty : penalty;
+}
+
+/** The tokens to choose among, likeliest first, with their weights relative to the likeliest (which has 1). */
+export function candidates(logits: Float32Array, options: SamplingOptions): { token: number; weight: number }[] {
+  const { temperature = 1, top_k = 0, top_p = 1, min_p = 0 } = options;
+  const best = logits[argmax(logits)]!;
+  // A weight below e^-40 cannot matter, and leaving it out spares the sort most of the vocabulary.
+  const floor = best - 40 * temperature;
+  let kept: { token: number; weight: number }[] = [];
+  for (let token = 0; token < logits.length; token++) {
+    if (logits[token]! >= floor) kept.push({ token, weight: Math.exp((logits[token]! - best) / temperature) });
+  }
+  kept.sort((a, b) => b.weight - a.weight || a.token - b.token);
+  if (top_k > 0) kept = kept.slice(0, top_k);
+  if (top_p < 1) {
+    const total = kept.reduce((sum, { weight }) => sum + weight, 0);
+    let sum = 0;
+    kept = kept.slice(0, kept.findIndex(({ weight }) => (sum += weight) >= top_p * total) + 1 || kept.length);
+  }
+  return min_p > 0 ? kept.filter(({ weight }) => weight >= min_p) : kept;
 }
 
 /** The index of the first maximum. @throws BimedixError non_finite_logits */
@@ -77,22 +87,6 @@ export function argmax(logits: Float32Array): number {
     expected: "finite numbers",
     todo: "check the weights, or use another dtype",
   });
-}
-
-/** Tokens with their weight relative to the likeliest, in descending order. Below e^-40 a weight cannot matter. */
-function likeliest(
-  logits: Float32Array,
-  best: number,
-  temperature: number,
-  top_k: number,
-): { token: number; weight: number }[] {
-  const candidates: { token: number; weight: number }[] = [];
-  const floor = best - 40 * temperature;
-  for (let token = 0; token < logits.length; token++) {
-    if (logits[token]! >= floor) candidates.push({ token, weight: Math.exp((logits[token]! - best) / temperature) });
-  }
-  candidates.sort((a, b) => b.weight - a.weight || a.token - b.token);
-  return top_k > 0 ? candidates.slice(0, top_k) : candidates;
 }
 
 /** Uniform numbers in [0, 1): splitmix32, whose state is one integer (https://doi.org/10.1145/2714064.2660195). */
