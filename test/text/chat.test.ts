@@ -100,6 +100,7 @@ test("control strings in contents never become control tokens, also where [INST]
     "[INST]",
     "[/INST]",
     ...Array.from({ length: 256 }, (_, byte) => `<0x${byte.toString(16).toUpperCase().padStart(2, "0")}>`),
+    "\u2581",
   ];
   const files: TokenizerFiles = {
     pieces, merges: [], control: new Set([0, 1, 2, 3, 4]), unk_token_id: 0, prefix: "always", bos_token_id: 1, eos_token_id: 2,
@@ -113,7 +114,7 @@ test("control strings in contents never become control tokens, also where [INST]
     ids.filter((id) => id < 5),
     [1, 3, 4, 2, 3, 4],
   );
-  assert.ok(tokenizer.decode(ids).includes(typed.trim()), "the words themselves are unchanged");
+  assert.equal(tokenizer.decode(ids), `<s>[INST] ${typed.trim()}[/INST] ok [INST]</s>[INST] <s>[/INST]`);
   assert.deepEqual(tokenizer.apply_chat_template([user("a b")]), [
     1,
     3,

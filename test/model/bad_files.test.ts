@@ -1,0 +1,387 @@
+/** Checkpoints that lie, are cut short or are not there: each ends in one typed line, and nothing half-written loads. */
+import assert from "node:assert/strict";
+import { chmod, cp, mkdtemp, open, readFile, rename, rm, symlink, truncate, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { describe, test } from "node:test";
+import { LocalEngine } from "../../src/engine/local.js";
+import { BimedixError } from "../../src/errors.js";
+import { open_checkpoint } from "../../src/model/checkpoint.js";
+import { parse_config } from "../../src/model/config.js";
+import { convert, parse_dtype } from "../../src/model/convert.js";
+import { open_store } from "../../src/model/store.js";
+import { twins } from "../fixtures.js";
+
+async function copy_of(name: string): Promise<string> {
+  const dir = await mkdtemp(join(tmpdir(), "bimedix-"));
+  await cp(join(twins, name), dir, { recursive: true });
+  return dir;
+}
+
+const rejects = (work: Promise<unknown>, code: string, mentions: RegExp) =>
+  assert.rejects(work, (error: unknown) => {
+    assert.ok(error instanceof BimedixError, String(error));
+    assert.equal(error.code, code, error.message);
+    assert.match(error.message, mentions);
+    assert.ok(!error.message.includes("\n"));
+    return true;
+  });
+
+const SINGLE = "mixtral-2-experts";
+const SHARDED = "mixtral-8-experts-sharded";
+type Header = Record<string, { dtype: string; shape: number[]; data_offsets: [number, number] }>;
+
+/** Rewrites the header of model.safetensors, keeping the bytes behind it. */
+async function with_header(change: (header: Header, name: string) => unknown): Promise<string> {
+  const dir = await copy_of(SINGLE);
+  const file = join(dir, "model.safetensors");
+  const bytes = await readFile(file);
+  const length = Number(bytes.readBigUInt64LE());
+  const header = JSON.parse(bytes.toString("utf8", 8, 8 + length)) as Header;
+  const changed = change(header, "model.norm.weight") ?? header;
+  const text = Buffer.from(typeof changed === "string" ? changed : JSON.stringify(changed));
+  const head = Buffer.alloc(8);
+  head.writeBigUInt64LE(BigInt(text.length));
+  await writeFile(file, Buffer.concat([head, text, bytes.subarray(8 + length)]));
+  return dir;
+}
+
+async function with_bytes(edit: (bytes: Buffer) => Buffer): Promise<string> {
+  const dir = await copy_of(SINGLE);
+  const file = join(dir, "model.safetensors");
+  await writeFile(file, edit(await readFile(file)));
+  return dir;
+}
+
+async function with_index(edit: (map: Record<string, string>) => void): Promise<string> {
+  const dir = await copy_of(SHARDED);
+  const file = join(dir, "model.safetensors.index.json");
+  const index = JSON.parse(await readFile(file, "utf8")) as { weight_map: Record<string, string> };
+  edit(index.weight_map);
+  await writeFile(file, JSON.stringify(index));
+  return dir;
+}
+
+const length_of_header = (value: bigint) => (bytes: Buffer) => {
+  bytes.writeBigUInt64LE(value);
+  return bytes;
+};
+
+const checkpoints: [string, () => Promise<string>, string, RegExp][] = [
+  ["a missing directory", async () => "/nowhere/at/all", "file_not_found", /config\.json/],
+  ["an empty directory", () => mkdtemp(join(tmpdir(), "bimedix-")), "file_not_found", /config\.json/],
+  [
+    "no weights",
+    async () => remove(await copy_of(SINGLE), "model.safetensors"),
+    "bad_checkpoint",
+    /no model\.safetensors/,
+  ],
+  [
+    "only PyTorch files",
+    async () => renamed(await copy_of(SINGLE), "model.safetensors", "pytorch_model-00001-of-00019.bin"),
+    "bad_checkpoint",
+    /safetensors/,
+  ],
+  ["an empty file", () => with_bytes(() => Buffer.alloc(0)), "bad_checkpoint", /0 bytes/],
+  ["seven bytes", () => with_bytes((bytes) => bytes.subarray(0, 7)), "bad_checkpoint", /7 bytes/],
+  [
+    "a header length of 2^63",
+    () => with_bytes(length_of_header(2n ** 63n)),
+    "bad_checkpoint",
+    /header of 9223372036854775808/,
+  ],
+  [
+    "a header longer than the file",
+    () => with_bytes(length_of_header(10_000_000n)),
+    "bad_checkpoint",
+    /header of 10000000/,
+  ],
+  ["a header cut short", () => with_bytes(length_of_header(20n)), "bad_checkpoint", /not JSON/],
+  [
+    "a truncated file",
+    () => with_bytes((bytes) => bytes.subarray(0, bytes.length - 100)),
+    "bad_checkpoint",
+    /cut short/,
+  ],
+  [
+    "bytes after the end",
+    () => with_bytes((bytes) => Buffer.concat([bytes, Buffer.alloc(8)])),
+    "bad_checkpoint",
+    /after the last tensor/,
+  ],
+  ["a header that is a list", () => with_header(() => "[1]"), "bad_checkpoint", /JSON/],
+  [
+    "an unknown dtype",
+    () => with_header((header, name) => void (header[name]!.dtype = "F12")),
+    "bad_checkpoint",
+    /F12/,
+  ],
+  [
+    "a dtype from the prototype",
+    () => with_header((header, name) => void (header[name]!.dtype = "constructor")),
+    "bad_checkpoint",
+    /constructor/,
+  ],
+  [
+    "an integer tensor",
+    () => with_header((header, name) => void (header[name]!.dtype = "I32")),
+    "bad_checkpoint",
+    /I32/,
+  ],
+  [
+    "a negative dimension",
+    () => with_header((header, name) => void (header[name]!.shape = [-32])),
+    "bad_checkpoint",
+    /shape/,
+  ],
+  [
+    "a shape beyond all numbers",
+    () => with_header((header, name) => void (header[name]!.shape = [2 ** 52, 2 ** 52])),
+    "bad_checkpoint",
+    /takes/,
+  ],
+  [
+    "a size that does not fit the shape",
+    () => with_header((header, name) => void (header[name]!.shape = [31])),
+    "bad_checkpoint",
+    /takes/,
+  ],
+  [
+    "offsets that overlap",
+    () => with_header((header, name) => void (header[name]!.data_offsets = [0, 128])),
+    "bad_checkpoint",
+    /hole or an overlap/,
+  ],
+  [
+    "reversed offsets",
+    () => with_header((header, name) => void (header[name]!.data_offsets = [128, 0])),
+    "bad_checkpoint",
+    /takes/,
+  ],
+  [
+    "a tensor named twice",
+    () =>
+      with_header((header) =>
+        JSON.stringify(header).replace("{", '{"model.norm.weight":{"dtype":"F32","shape":[0],"data_offsets":[0,0]},'),
+      ),
+    "bad_checkpoint",
+    /twice/,
+  ],
+  [
+    "a missing tensor",
+    () =>
+      with_header((header) => JSON.parse(JSON.stringify(header).replace("model.norm.weight", "model.other.weight"))),
+    "bad_checkpoint",
+    /model\.norm\.weight/,
+  ],
+  ["a tensor of another shape", () => with_config({ hidden_size: 64 }), "bad_checkpoint", /shape/],
+  ["too many experts in the config", () => with_config({ num_local_experts: 4 }), "bad_checkpoint", /experts\.2|gate/],
+  ["NaN weights", () => with_bytes((bytes) => bytes.fill(0xff, bytes.length - 64)), "nan_weights", /NaN/],
+  [
+    "infinite weights",
+    () =>
+      with_bytes((bytes) => {
+        bytes.writeFloatLE(Number.POSITIVE_INFINITY, bytes.length - 4);
+        return bytes;
+      }),
+    "nan_weights",
+    /infinite/,
+  ],
+  [
+    "an index that names ../",
+    () => with_index((map) => void (map["model.norm.weight"] = "../x.safetensors")),
+    "bad_checkpoint",
+    /\.\.\/x/,
+  ],
+  [
+    "an index that names an absolute file",
+    () => with_index((map) => void (map["model.norm.weight"] = "/etc/passwd")),
+    "bad_checkpoint",
+    /passwd/,
+  ],
+  [
+    "an index that names NUL",
+    () => with_index((map) => void (map["model.norm.weight"] = "a\u0000.safetensors")),
+    "bad_checkpoint",
+    /shard/,
+  ],
+  [
+    "an index that names a number",
+    () => with_index((map) => void ((map as Record<string, unknown>)["model.norm.weight"] = 3)),
+    "bad_checkpoint",
+    /shard 3/,
+  ],
+  [
+    "an index with a tensor that is not there",
+    () => with_index((map) => void (map["model.extra.weight"] = Object.values(map)[0]!)),
+    "bad_checkpoint",
+    /model\.extra/,
+  ],
+  [
+    "a missing shard",
+    async () => remove(await copy_of(SHARDED), "model-00002-of-00002.safetensors"),
+    "bad_checkpoint",
+    /model-00002/,
+  ],
+  ["a dangling link", async () => dangling(await copy_of(SINGLE)), "bad_checkpoint", /no model\.safetensors/],
+];
+
+async function remove(dir: string, file: string): Promise<string> {
+  await rm(join(dir, file));
+  return dir;
+}
+async function renamed(dir: string, from: string, to: string): Promise<string> {
+  await rename(join(dir, from), join(dir, to));
+  return dir;
+}
+async function dangling(dir: string): Promise<string> {
+  await remove(dir, "model.safetensors");
+  await symlink("/nowhere", join(dir, "model.safetensors"));
+  return dir;
+}
+async function with_config(change: object): Promise<string> {
+  const dir = await copy_of(SINGLE);
+  const file = join(dir, "config.json");
+  await writeFile(file, JSON.stringify({ ...JSON.parse(await readFile(file, "utf8")), ...change }));
+  return dir;
+}
+
+describe("a checkpoint", () => {
+  for (const [name, make, code, mentions] of checkpoints) {
+    // q8 reads every byte, as fp32 only names them to the runtime.
+    test(name, async () => rejects(open_store(await make(), { dtype: "q8" }), code, mentions));
+  }
+
+  test("NaN in float32 weights that are not copied is found at the first token", async () => {
+    const dir = await with_bytes((bytes) => bytes.fill(0xff, bytes.length - 64));
+    const load = async () => LocalEngine.create(await open_store(dir, { dtype: "fp32" }), { threads: 1 });
+    const run = async () => {
+      for await (const _ of (await load()).generate([[1, 2]])) break;
+    };
+    await rejects(run(), "non_finite_logits", /NaN/);
+  });
+
+  test("an unreadable file", { skip: process.getuid?.() === 0 ? "root may read every file" : false }, async () => {
+    const dir = await copy_of(SINGLE);
+    await chmod(join(dir, "model.safetensors"), 0);
+    await rejects(open_store(dir, { dtype: "q8" }), "file_unreadable", /permissions/);
+  });
+});
+
+describe("config.json", () => {
+  const good = {
+    model_type: "mixtral",
+    vocab_size: 100,
+    hidden_size: 64,
+    intermediate_size: 96,
+    num_hidden_layers: 2,
+    num_attention_heads: 4,
+    num_key_value_heads: 2,
+    num_local_experts: 4,
+  };
+  const cases: [object, string, RegExp][] = [
+    [{ num_attention_heads: 0 }, "bad_config", /num_attention_heads 0/],
+    [{ num_attention_heads: "4" }, "bad_config", /num_attention_heads "4"/],
+    [{ num_attention_heads: 3 }, "bad_config", /num_key_value_heads/],
+    [{ num_key_value_heads: 3 }, "bad_config", /divisor/],
+    [{ num_hidden_layers: 1e9 }, "bad_config", /num_hidden_layers/],
+    [{ num_hidden_layers: -1 }, "bad_config", /num_hidden_layers/],
+    [{ num_experts_per_tok: 5 }, "bad_config", /num_experts_per_tok/],
+    [{ num_local_experts: 0 }, "bad_config", /num_local_experts/],
+    [{ hidden_size: 66 }, "bad_config", /multiple/],
+    [{ head_dim: 15 }, "bad_config", /even/],
+    [{ vocab_size: null }, "", /./],
+    [{ vocab_size: 2.5 }, "bad_config", /vocab_size/],
+    [{ eos_token_id: 100 }, "bad_config", /eos_token_id/],
+    [{ eos_token_id: [2, -1] }, "bad_config", /eos_token_id/],
+    [{ rms_norm_eps: 0 }, "bad_config", /rms_norm_eps/],
+    [{ rope_theta: "x" }, "bad_config", /rope/],
+    [{ rope_scaling: { rope_type: "yarn", factor: 4 } }, "bad_config", /rope_type/],
+    [{ rope_scaling: { rope_type: "linear" } }, "bad_config", /factor/],
+    [{ hidden_act: "gelu" }, "bad_config", /hidden_act/],
+    [{ attention_bias: true }, "bad_config", /attention_bias/],
+    [{ model_type: "bert", architectures: ["BertModel"] }, "unsupported_architecture", /Mixtral/],
+    [{ model_type: "__proto__" }, "unsupported_architecture", /Mixtral/],
+  ];
+  for (const [change, code, mentions] of cases) {
+    test(JSON.stringify(change), async () => {
+      const parse = async () => parse_config({ ...good, ...change }, "config.json");
+      if (code === "") await parse();
+      else await rejects(parse(), code, mentions);
+    });
+  }
+});
+
+describe("a converted model", () => {
+  const make = async () => {
+    const dir = await copy_of(SINGLE);
+    await convert(await open_checkpoint(dir), { dtype: "q4" });
+    return dir;
+  };
+  const graph = "onnx/model_q4.onnx";
+
+  test("loads from its own folder", async () => {
+    const dir = await remove(await make(), "model.safetensors");
+    assert.ok((await open_store(dir, { dtype: "q4" })).tensors.size > 0);
+  });
+
+  test("with weights cut short", async () => {
+    const dir = await make();
+    await truncate(join(dir, `${graph}_data`), 1000);
+    await rejects(open_store(dir, { dtype: "q4" }), "bad_checkpoint", /cut short/);
+  });
+
+  test("without its weights", async () => {
+    await rejects(open_store(await remove(await make(), `${graph}_data`), { dtype: "q4" }), "bad_checkpoint", /_data/);
+  });
+
+  test("with a graph that is not one, or cut short", async () => {
+    const dir = await make();
+    const whole = await readFile(join(dir, graph));
+    for (const bytes of [Buffer.from("hello"), whole.subarray(0, whole.length >> 1)]) {
+      await writeFile(join(dir, graph), bytes);
+      await rejects(open_store(dir, { dtype: "q4" }), "bad_checkpoint", /ONNX|convert/);
+    }
+  });
+
+  test("that names another file", async () => {
+    const dir = await make();
+    const bytes = await readFile(join(dir, graph));
+    const text = bytes.toString("latin1").replaceAll("model_q4.onnx_data", "../../../../etc/pw");
+    await writeFile(join(dir, graph), text, "latin1");
+    await rejects(open_store(dir, { dtype: "q4" }), "bad_checkpoint", /only the _data file/);
+  });
+
+  test("that was interrupted leaves nothing that loads", async () => {
+    const dir = await copy_of(SINGLE);
+    const controller = new AbortController();
+    const work = convert(await open_checkpoint(dir), {
+      dtype: "q4",
+      signal: controller.signal,
+      on_progress: () => controller.abort(),
+    });
+    await rejects(work, "aborted", /run it again/);
+    await rejects(
+      open_store(await remove(dir, "model.safetensors"), { dtype: "q4" }),
+      "bad_checkpoint",
+      /no model\.safetensors/,
+    );
+  });
+
+  test("on a full disk", { skip: process.platform === "linux" ? false : "/dev/full is Linux's" }, async () => {
+    const dir = await copy_of(SINGLE);
+    const { mkdir } = await import("node:fs/promises");
+    await mkdir(join(dir, "onnx"));
+    await symlink("/dev/full", join(dir, `${graph}_data.${process.pid}.part`));
+    await rejects(convert(await open_checkpoint(dir), { dtype: "q4" }), "disk_full", /free some space/);
+    // The device itself must still be there.
+    await (await open("/dev/full")).close();
+  });
+});
+
+test("an unknown dtype", () => {
+  assert.throws(
+    () => parse_dtype("q3"),
+    (error) => error instanceof BimedixError && error.code === "bad_option" && error.message.includes("fp32, q8, q4"),
+  );
+});
