@@ -1,16 +1,16 @@
 /** The engine that runs a model on this machine, in the thread that calls it; `worker.ts` puts it into another. */
 import type { InferenceSession } from "onnxruntime-node";
 import { BimedixError } from "../errors.js";
-import { create_session, type Feeds, float32, int64 } from "../graph/session.js";
+import { create_session, type Feeds, float32, floats, floats_of, int64 } from "../graph/session.js";
 import type { ModelConfig } from "../model/config.js";
-import { engine_graph, HIDDEN } from "../model/graphs.js";
+import { type CacheType, engine_graph, HIDDEN } from "../model/graphs.js";
 import type { Store } from "../model/store.js";
 import type { Abort, Engine, ForwardResult, GeneratedToken, GenerateOptions, Score, ScoreRequest } from "./engine.js";
 import { Pool, ROOT } from "./pool.js";
 import { argmax, check_sampling, create_sampler } from "./sampler.js";
 
 export interface LocalOptions {
-  /** Of quantised products; see `Weights`. Default 4. */
+  /** Of quantised products; see `Weights`. Default 4, which also keeps the cache in float16. 0 is exact. */
   accuracy_level?: 0 | 4;
   /** Threads of one operator. Default: all cores. */
   threads?: number;
@@ -44,20 +44,24 @@ export class LocalEngine implements Engine {
     private readonly config: ModelConfig,
     private readonly session: InferenceSession,
     private readonly options: LocalOptions,
+    dtype: CacheType,
   ) {
     const { num_hidden_layers: layers, num_key_value_heads: kv_heads, head_dim } = config;
-    this.pool = new Pool({ layers, kv_heads, head_dim });
+    this.pool = new Pool({ dtype, layers, kv_heads, head_dim });
   }
 
   static async create({ config, tensors, folder }: Store, options: LocalOptions = {}): Promise<LocalEngine> {
     const { accuracy_level = 4, threads, profile } = options;
-    const graph = engine_graph(config, tensors, accuracy_level);
+    const quantized = [...tensors.keys()].some((name) => name.endsWith(".scales"));
+    // A cache in float16 halves what a long context costs; whoever asks for exact numbers gets them everywhere.
+    const cache = quantized && accuracy_level === 4 ? "float16" : "float32";
+    const graph = engine_graph(config, tensors, accuracy_level, cache);
     const session = await create_session(graph, {
       folder,
       ...(threads === undefined ? {} : { threads }),
       ...(profile === undefined ? {} : { profile }),
     });
-    return new LocalEngine(config, session, options);
+    return new LocalEngine(config, session, options, cache);
   }
 
   async *generate(
@@ -298,12 +302,12 @@ export class LocalEngine implements Engine {
       };
       const dims = [config.num_key_value_heads, pool.capacity, config.head_dim];
       for (const [layer, { key, value }] of pool.tensors.entries()) {
-        feeds[`past_key.${layer}`] = float32(key, dims);
-        feeds[`past_value.${layer}`] = float32(value, dims);
+        feeds[`past_key.${layer}`] = floats(key, dims);
+        feeds[`past_value.${layer}`] = floats(value, dims);
       }
       if (signal?.aborted) throw aborted();
       const outputs = await this.session.run(feeds);
-      pool.store(outputs.present!.data as Float32Array, slots);
+      pool.store(floats_of(outputs.present!), slots);
       const all = outputs.logits!.data as Float32Array;
       const logits = Array.from({ length: rows }, (_, i) =>
         all.subarray(i * config.vocab_size, (i + 1) * config.vocab_size),

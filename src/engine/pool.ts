@@ -9,7 +9,11 @@
 const STEP = 256;
 export const ROOT = -1;
 
+/** float16 values are kept as their bits: only the graph computes with them. */
+type CacheTensor = Float32Array | Uint16Array;
+
 export interface PoolShape {
+  dtype: "float32" | "float16";
   layers: number;
   kv_heads: number;
   head_dim: number;
@@ -17,8 +21,8 @@ export interface PoolShape {
 
 export class Pool {
   capacity = 0;
-  /** A layer's keys and values, each float32 `[kv_heads, capacity, head_dim]`. */
-  tensors: { key: Float32Array; value: Float32Array }[];
+  /** A layer's keys and values, each `[kv_heads, capacity, head_dim]`. */
+  tensors: { key: CacheTensor; value: CacheTensor }[];
   private used = 0;
   private token: number[] = [];
   private parent: number[] = [];
@@ -29,8 +33,8 @@ export class Pool {
 
   constructor(private readonly shape: PoolShape) {
     this.tensors = Array.from({ length: shape.layers }, () => ({
-      key: new Float32Array(0),
-      value: new Float32Array(0),
+      key: this.allocate(0),
+      value: this.allocate(0),
     }));
   }
 
@@ -90,7 +94,7 @@ export class Pool {
   }
 
   /** Takes in `present [layers, 2, kv_heads, slots.length, head_dim]`. */
-  store(present: Float32Array, slots: readonly number[]): void {
+  store(present: CacheTensor, slots: readonly number[]): void {
     const { kv_heads, head_dim } = this.shape;
     const rows = slots.length;
     const contiguous = slots.every((slot, i) => slot === slots[0]! + i);
@@ -163,11 +167,15 @@ export class Pool {
     }
   }
 
+  private allocate(length: number): CacheTensor {
+    return this.shape.dtype === "float16" ? new Uint16Array(length) : new Float32Array(length);
+  }
+
   private resize(capacity: number): void {
     const { kv_heads, head_dim } = this.shape;
     const rows = Math.min(capacity, this.capacity);
-    const resized = (tensor: Float32Array): Float32Array => {
-      const next = new Float32Array(kv_heads * capacity * head_dim);
+    const resized = (tensor: CacheTensor): CacheTensor => {
+      const next = this.allocate(kv_heads * capacity * head_dim);
       for (let head = 0; head < kv_heads; head++) {
         const from = head * this.capacity * head_dim;
         next.set(tensor.subarray(from, from + rows * head_dim), head * capacity * head_dim);

@@ -29,15 +29,19 @@ function same(op: string, inputs: Value[], a: Dim, b: Dim): void {
 }
 
 /** Numpy broadcasting; a named dimension equals only itself and 1. */
-function broadcast(op: string, a: Value, b: Value): Dim[] {
-  if (a.dtype !== b.dtype) fail(op, [a, b], "element types differ");
-  const rank = Math.max(a.dims.length, b.dims.length);
+function broadcast_dims(op: string, inputs: Value[], a: readonly Dim[], b: readonly Dim[]): Dim[] {
+  const rank = Math.max(a.length, b.length);
   return Array.from({ length: rank }, (_, i) => {
-    const x = a.dims[i - rank + a.dims.length] ?? 1;
-    const y = b.dims[i - rank + b.dims.length] ?? 1;
-    if (x !== y && x !== 1 && y !== 1) fail(op, [a, b], `cannot broadcast ${x} with ${y}`);
+    const x = a[i - rank + a.length] ?? 1;
+    const y = b[i - rank + b.length] ?? 1;
+    if (x !== y && x !== 1 && y !== 1) fail(op, inputs, `cannot broadcast ${x} with ${y}`);
     return x === 1 ? y : x;
   });
+}
+
+function broadcast(op: string, a: Value, b: Value): Dim[] {
+  if (a.dtype !== b.dtype) fail(op, [a, b], "element types differ");
+  return broadcast_dims(op, [a, b], a.dims, b.dims);
 }
 
 const binary = (op: string) => (a: Value, b: Value) => single(op, [a, b], broadcast(op, a, b));
@@ -80,10 +84,11 @@ export function reduce_sum(x: Value, axis: number, keepdims = true): Value {
   });
 }
 
-/** `[..., M, K] x [..., K, N]`; `transpose_b` takes b as `[..., N, K]`, and the product is multiplied by `alpha`. */
+/** `[..., M, K] x [..., K, N]`, the leading dimensions broadcast; `transpose_b` takes b as `[..., N, K]`, and the product is multiplied by `alpha`. */
 export function matmul(a: Value, b: Value, { transpose_b = false, alpha = 1 } = {}): Value {
   same("MatMul", [a, b], a.dim(-1), b.dim(transpose_b ? -1 : -2));
-  const dims = [...a.dims.slice(0, -1), b.dim(transpose_b ? -2 : -1)];
+  const batch = broadcast_dims("MatMul", [a, b], a.dims.slice(0, -2), b.dims.slice(0, -2));
+  const dims = [...batch, a.dim(-2), b.dim(transpose_b ? -2 : -1)];
   if (!transpose_b && alpha === 1) return single("MatMul", [a, b], dims);
   const attributes = { transB: Number(transpose_b), alpha: { float: alpha } };
   return single("FusedMatMul", [a, b], dims, { attributes, domain: MICROSOFT });

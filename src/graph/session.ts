@@ -54,4 +54,14 @@ export async function create_session(graph: Graph, options: SessionOptions): Pro
 export const int64 = (values: ArrayLike<number>, dims: readonly number[] = [values.length]) =>
   new Tensor("int64", BigInt64Array.from(values, BigInt), dims);
 
+/** A tensor of float16 values given as their bits, or of float32 values. */
+export const floats = (data: Float32Array | Uint16Array, dims: readonly number[]) =>
+  data instanceof Uint16Array ? new Tensor("float16", data, dims) : new Tensor("float32", data, dims);
+
+/** The values of a float tensor; float16 as bits, also where JavaScript has a Float16Array. */
+export function floats_of({ type, data }: Tensor): Float32Array | Uint16Array {
+  const { buffer, byteOffset, length } = data as Float32Array | Uint16Array;
+  return type === "float16" ? new Uint16Array(buffer, byteOffset, length) : (data as Float32Array);
+}
+
 export const float32 = (data: Float32Array, dims: readonly number[]) => new Tensor("float32", data, dims);

@@ -8,12 +8,15 @@ import type { ModelConfig } from "./config.js";
 import { decoder } from "./decoder.js";
 import { type StoredTensor, Weights } from "./weights.js";
 
+/** What the cached keys and values are kept in. */
+export type CacheType = "float32" | "float16";
+
 /**
  * The engine's graph: `decoder` as it is.
  *
  *   input_ids, position_ids, attention_bias, logits_rows, past_key.N, past_value.N   as in `DecoderInputs`
  *   -> logits         float32 [rows, vocab]
- *   -> present        float32 [layers, 2, kv_heads, tokens, head_dim]   keys, then values, of the new tokens
+ *   -> present        [layers, 2, kv_heads, tokens, head_dim]   keys, then values, of the new tokens, in the cache's type
  *   -> router_logits  float32 [layers * tokens, experts]                in mixture models; the last layer has only `rows`
  *
  * The cache is no output, because the Node binding copies outputs: returned whole it would cost its capacity at every token.
@@ -22,10 +25,11 @@ export function engine_graph(
   config: ModelConfig,
   stored: ReadonlyMap<string, StoredTensor>,
   accuracy_level: 0 | 4,
+  cache: CacheType,
 ): Graph {
   const graph = new Graph(config.model_type);
   const { num_hidden_layers: layers, num_key_value_heads: kv_heads, head_dim } = config;
-  const cached = (name: string) => graph.input(name, "float32", [kv_heads, "cached", head_dim]);
+  const cached = (name: string) => op.cast(graph.input(name, cache, [kv_heads, "cached", head_dim]), "float32");
   const { logits, present, router_logits } = decoder(config, new Weights(graph, stored, accuracy_level), {
     input_ids: graph.input("input_ids", "int64", ["tokens"]),
     position_ids: graph.input("position_ids", "int64", ["tokens"]),
@@ -36,10 +40,13 @@ export function engine_graph(
       value: cached(`past_value.${n}`),
     })),
   });
-  const stacked = op.concat(
-    present.flatMap(({ key, value }) => [key, value]),
-    0,
-    "all heads",
+  const stacked = op.cast(
+    op.concat(
+      present.flatMap(({ key, value }) => [key, value]),
+      0,
+      "all heads",
+    ),
+    cache,
   );
   graph.output("logits", logits);
   graph.output(
