@@ -6,15 +6,21 @@ import type { Engine, GenerateOptions } from "../../src/engine/engine.js";
 import { LocalEngine } from "../../src/engine/local.js";
 import { WorkerEngine } from "../../src/engine/worker.js";
 import { BimedixError } from "../../src/errors.js";
-import { dtypes } from "../../src/model/convert.js";
+import { type Dtype, dtypes } from "../../src/model/convert.js";
 import { open_store } from "../../src/model/store.js";
 import { max_difference, twins } from "../fixtures.js";
 
 const dir = join(twins, "mixtral-4-experts-bf16");
+type Variant = { dtype: Dtype; accuracy_level: 0 | 4 };
+/** Every precision as exact as it gets, and the fast mode that is the default for quantised models. */
+const variants: Variant[] = [
+  ...dtypes.map((dtype) => ({ dtype, accuracy_level: 0 as const })),
+  { dtype: "q8", accuracy_level: 4 },
+];
 const makers = {
-  LocalEngine: async (dtype: (typeof dtypes)[number]) =>
-    LocalEngine.create(await open_store(dir, { dtype }), { threads: 1 }),
-  WorkerEngine: (dtype: (typeof dtypes)[number]) => WorkerEngine.create(dir, { dtype, threads: 1 }),
+  LocalEngine: async ({ dtype, ...options }: Variant) =>
+    LocalEngine.create(await open_store(dir, { dtype }), { threads: 1, ...options }),
+  WorkerEngine: (options: Variant) => WorkerEngine.create(dir, { threads: 1, ...options }),
 };
 const prompts = [
   [1, 5, 9, 33, 70, 12],
@@ -37,11 +43,12 @@ const rejects = (work: () => Promise<unknown>, code: string) =>
   });
 
 for (const [name, make] of Object.entries(makers)) {
-  for (const dtype of dtypes) {
-    describe(`${name} ${dtype}`, () => {
+  for (const variant of variants) {
+    const { dtype, accuracy_level } = variant;
+    describe(`${name} ${dtype}, accuracy level ${accuracy_level}`, () => {
       let engine: Engine;
       before(async () => {
-        engine = await make(dtype);
+        engine = await make(variant);
       });
       after(() => engine.dispose());
       const greedy = { max_new_tokens: 8, eos_token_id: null };
@@ -69,7 +76,8 @@ for (const [name, make] of Object.entries(makers)) {
             expected += row[prompt[at]!]! - max - Math.log(row.reduce((sum, x) => sum + Math.exp(x - max), 0));
             is_greedy &&= row.indexOf(max) === prompt[at];
           }
-          assert.ok(Math.abs(scores[i]!.logprob - expected) < 1e-4);
+          // The fast mode reads the context back from a float16 cache; these weights are large, so that shows.
+          assert.ok(Math.abs(scores[i]!.logprob - expected) < (accuracy_level === 0 ? 1e-4 : 2e-2));
           assert.equal(scores[i]!.is_greedy, is_greedy);
         }
       });
@@ -150,7 +158,7 @@ for (const [name, make] of Object.entries(makers)) {
   }
 
   test(`${name} after dispose`, async () => {
-    const engine = await make("q8");
+    const engine = await make(variants[1]!);
     await engine.dispose();
     await engine.dispose();
     await rejects(() => all(engine, [[1]], {}), "disposed");
