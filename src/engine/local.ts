@@ -16,7 +16,10 @@ export interface LocalOptions {
   threads?: number;
   /** New tokens in one run: the longest time between two looks at an abort. Default 256. */
   chunk_tokens?: number;
-  /** Tokens of earlier prompts that stay cached besides the current one's. Default 1024. */
+  /**
+   * Tokens of earlier prompts that stay cached besides what the current one shares with the last. Every one of them is
+   * multiplied at every step, so more helps only where prompts with different beginnings come back. Default 0.
+   */
   cached_tokens?: number;
   /** Writes a profile of the runtime with this prefix. */
   profile?: string;
@@ -261,7 +264,7 @@ export class LocalEngine implements Engine {
     on_router?: (router_logits: Float32Array) => void,
   ): Promise<number> {
     const { pool, config } = this;
-    const { chunk_tokens = 256, cached_tokens = 1024 } = this.options;
+    const { chunk_tokens = 256, cached_tokens = 0 } = this.options;
     let path = pool.match(tokens, tokens.length - wanted);
     if (trim) path = pool.trim(path, cached_tokens);
     let slot = path.at(-1) ?? ROOT;
@@ -293,12 +296,14 @@ export class LocalEngine implements Engine {
     try {
       const slots: number[] = [];
       for (const { slot, token_id } of tokens) slots.push(pool.add(slot >= NEW ? slots[slot - NEW]! : slot, token_id));
-      const rows = tokens.length - first_wanted;
+      // ONNX Runtime's TopK divides by the number of rows when it has threads to share them: there is always one.
+      const first_row = Math.min(first_wanted, tokens.length - 1);
+      const rows = tokens.length - first_row;
       const feeds: Feeds = {
         input_ids: int64(tokens.map(({ token_id }) => token_id)),
         position_ids: int64(slots.map((slot) => pool.position_of(slot))),
         attention_bias: float32(this.bias(slots), [slots.length, pool.capacity + slots.length]),
-        logits_rows: int64(Array.from({ length: rows }, (_, i) => first_wanted + i)),
+        logits_rows: int64(Array.from({ length: rows }, (_, i) => first_row + i)),
       };
       const dims = [config.num_key_value_heads, pool.capacity, config.head_dim];
       for (const [layer, { key, value }] of pool.tensors.entries()) {
@@ -309,7 +314,7 @@ export class LocalEngine implements Engine {
       const outputs = await this.session.run(feeds);
       pool.store(floats_of(outputs.present!), slots);
       const all = outputs.logits!.data as Float32Array;
-      const logits = Array.from({ length: rows }, (_, i) =>
+      const logits = Array.from({ length: tokens.length - first_wanted }, (_, i) =>
         all.subarray(i * config.vocab_size, (i + 1) * config.vocab_size),
       );
       const router = outputs.router_logits?.data as Float32Array | undefined;

@@ -121,6 +121,8 @@ export class WorkerEngine implements Engine {
   async dispose(): Promise<void> {
     if (this.crash) return;
     await this.call({ kind: "dispose" });
+    // An idle worker does not keep the process alive, but the end of this one is waited for.
+    this.worker.ref();
     await this.worker.terminate();
   }
 

@@ -34,7 +34,7 @@ async function reference(name: string): Promise<Sequence[]> {
 }
 
 async function load(dir: string, dtype: Dtype, options: LocalOptions = {}): Promise<LocalEngine> {
-  return LocalEngine.create(await open_store(dir, { dtype }), { threads: 1, ...options });
+  return LocalEngine.create(await open_store(dir, { dtype }), { threads: 2, ...options });
 }
 
 async function greedy(engine: Engine, prompts: number[][], max_new_tokens = 16): Promise<number[][]> {
