@@ -1,0 +1,73 @@
+/** The command line as a person meets it: exit codes, one-line errors, JSON. */
+import assert from "node:assert/strict";
+import { spawnSync } from "node:child_process";
+import { mkdtemp, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { test } from "node:test";
+import { root, twins } from "../fixtures.js";
+
+function bimedix(args: string[], input = ""): { status: number | null; stdout: string; stderr: string } {
+  return spawnSync(process.execPath, [join(root, "dist/src/cli/main.js"), ...args], {
+    encoding: "utf8",
+    input,
+    env: { ...process.env, HF_HUB_OFFLINE: "1" },
+  });
+}
+
+test("a question is answered on stdout and the notice stands beside it, in the question's language", () => {
+  const english = bimedix(["Hello, I have a headache", "--max-new-tokens", "8"]);
+  assert.equal(english.status, 0, english.stderr);
+  assert.ok(english.stdout.trim().length > 0);
+  assert.match(english.stderr, /not medical advice/);
+  assert.match(bimedix(["مرحبا، عندي صداع", "--max-new-tokens", "4"]).stderr, /ليس نصيحة طبية/);
+});
+
+test("verbs print JSON", async () => {
+  const context = join(await mkdtemp(join(tmpdir(), "bimedix-")), "note.txt");
+  await writeFile(context, "The patient reports a headache.");
+  const lines = [
+    bimedix(["chat", "hi", "--json", "--max-new-tokens", "3"]),
+    bimedix(["mcqa", "--question", "Which?", "--options", "a", "b", "--json"]),
+    bimedix(["ask", "Does the patient have a headache?", "--context", context, "--json"]),
+    bimedix(["generate", "The symptoms", "--json", "--max-new-tokens", "3", "--temperature", "0"]),
+  ];
+  for (const { stdout, status } of lines) {
+    assert.equal(status, 0);
+    assert.equal(typeof JSON.parse(stdout), "object");
+  }
+});
+
+test("a conversation in the terminal", () => {
+  const { stdout, stderr, status } = bimedix(
+    ["--max-new-tokens", "5", "--temperature", "0"],
+    "I have a cough\n/reset\n/what\n/model /nowhere\nI have a fever\n/quit\n",
+  );
+  assert.equal(status, 0);
+  assert.ok(stdout.length > 10);
+  assert.match(stderr, /\/reset begins anew/);
+  assert.match(stderr, /\/nowhere/);
+});
+
+test("mistakes are one line and exit with 1", () => {
+  const cases: [string[], RegExp][] = [
+    [["hi", "--model", "/nowhere"], /nowhere/],
+    [["hi", "--model", "org/name"], /cannot be reached/],
+    [["hi", "--dtype", "q3"], /q3/],
+    [["hi", "--max-new-tokens", "many"], /max_new_tokens/],
+    [["hi", "--top-p", "7"], /top_p/],
+    [["ask", "q", "--context", "/nowhere.txt"], /nowhere\.txt/],
+    [["ask", "q", "--context", root], /EISDIR|may not/],
+    [["mcqa", "--question", "q", "--options", "a"], /2 to 10/],
+    [["convert", "/nowhere"], /nowhere/],
+    [["word ".repeat(3000)], /context|tokens/],
+    [["hi", "--model", join(twins, "llama3-rope")], /tokenizer/],
+  ];
+  for (const [args, mentions] of cases) {
+    const { status, stdout, stderr } = bimedix(args);
+    assert.equal(status, 1, args.join(" ").slice(0, 80));
+    assert.equal(stdout, "");
+    assert.match(stderr, mentions);
+    assert.ok(!/\n\s+at /.test(stderr), stderr);
+  }
+});
