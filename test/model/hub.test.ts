@@ -33,7 +33,7 @@ describe("the hub", () => {
     return { type: "file", path, size: bytes.length, oid: createHash("sha1").update(bytes).digest("hex"), ...lfs };
   }
 
-  function answer(request: IncomingMessage, response: ServerResponse): void {
+  function answer(request: IncomingMessage, response: ServerResponse): unknown {
     const url = new URL(request.url!, "http://hub");
     const json = (value: unknown, status = 200) => {
       response.writeHead(status, { "content-type": "application/json" });
