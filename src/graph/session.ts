@@ -1,4 +1,5 @@
 /** ONNX Runtime, behind the few calls that the engine makes of it. */
+import "./telemetry.js";
 import { InferenceSession, Tensor } from "onnxruntime-node";
 import { BimedixError } from "../errors.js";
 import type { Graph } from "./graph.js";

@@ -1,17 +1,21 @@
 /** The command line as a person meets it: exit codes, one-line errors, JSON. */
 import assert from "node:assert/strict";
 import { spawnSync } from "node:child_process";
-import { mkdtemp, writeFile } from "node:fs/promises";
+import { mkdtemp, readdir, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test } from "node:test";
 import { root, twins } from "../fixtures.js";
 
-function bimedix(args: string[], input = ""): { status: number | null; stdout: string; stderr: string } {
+function bimedix(
+  args: string[],
+  input = "",
+  environment = process.env,
+): { status: number | null; stdout: string; stderr: string } {
   return spawnSync(process.execPath, [join(root, "dist/src/cli/main.js"), ...args], {
     encoding: "utf8",
     input,
-    env: { ...process.env, HF_HUB_OFFLINE: "1" },
+    env: { ...environment, HF_HUB_OFFLINE: "1" },
   });
 }
 
@@ -38,6 +42,14 @@ test("verbs print JSON", async () => {
   }
 });
 
+test("nothing leaves the machine: no telemetry of the runtime is prepared or kept", async () => {
+  const home = await mkdtemp(join(tmpdir(), "bimedix-"));
+  const { CI: _, ...env } = process.env;
+  const { status } = bimedix(["hi", "--max-new-tokens", "2"], "", { ...env, HOME: home, TMPDIR: home });
+  assert.equal(status, 0);
+  assert.deepEqual(await readdir(home), []);
+});
+
 test("a conversation in the terminal", () => {
   const { stdout, stderr, status } = bimedix(
     ["--max-new-tokens", "5", "--temperature", "0"],
@@ -60,7 +72,7 @@ test("mistakes are one line and exit with 1", () => {
     [["ask", "q", "--context", root], /EISDIR|may not/],
     [["mcqa", "--question", "q", "--options", "a"], /2 to 10/],
     [["convert", "/nowhere"], /nowhere/],
-    [["word ".repeat(3000)], /context|tokens/],
+    [["word ".repeat(3000)], /6004 tokens/],
     [["hi", "--model", join(twins, "llama3-rope")], /tokenizer/],
   ];
   for (const [args, mentions] of cases) {

@@ -4,6 +4,7 @@ import { mkdtemp } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test } from "node:test";
+import "../../src/graph/telemetry.js";
 import { InferenceSession, Tensor } from "onnxruntime-node";
 import { open_checkpoint } from "../../src/model/checkpoint.js";
 import { convert, dtypes } from "../../src/model/convert.js";
