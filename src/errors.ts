@@ -42,6 +42,22 @@ export class BimedixError extends Error {
   }
 }
 
+/** An error on its way to another thread. */
+export interface ErrorMessage {
+  code?: ErrorCode;
+  message: string;
+  stack?: string;
+}
+
+export function error_message(error: unknown): ErrorMessage {
+  const { message, stack = "" } = error as Error;
+  return { ...(error instanceof BimedixError ? { code: error.code } : {}), message, stack };
+}
+
+export function error_from_message({ code, message, stack }: ErrorMessage): Error {
+  return code ? new BimedixError(code, message) : Object.assign(new Error(message), { stack });
+}
+
 // Names in checkpoints and prompts are outside text: control characters must not break the line or the terminal.
 function one_line(text: string): string {
   // biome-ignore lint/suspicious/noControlCharactersInRegex: control characters are exactly what is removed

@@ -4,7 +4,7 @@
  * An abort travels in shared memory, so that it is seen between two chunks although the worker's event loop is busy.
  */
 import { isMainThread, parentPort, type Transferable, Worker, workerData } from "node:worker_threads";
-import { BimedixError, type ErrorCode } from "../errors.js";
+import { BimedixError, type ErrorMessage, error_from_message, error_message } from "../errors.js";
 import { open_store, type StoreOptions } from "../model/store.js";
 import type { Abort, Engine, ForwardResult, GeneratedToken, GenerateOptions, Score, ScoreRequest } from "./engine.js";
 import { aborted, LocalEngine, type LocalOptions } from "./local.js";
@@ -21,11 +21,7 @@ type Call =
   | { kind: "forward"; sequences: readonly (readonly number[])[] }
   | { kind: "dispose" };
 type Request = Call & { id: number; flag: Int32Array };
-type Reply = { id: number } & (
-  | { event: unknown }
-  | { result: unknown }
-  | { error: { code?: ErrorCode; message: string; stack?: string } }
-);
+type Reply = { id: number } & ({ event: unknown } | { result: unknown } | { error: ErrorMessage });
 
 interface Pending {
   on_event: (event: unknown) => void;
@@ -164,11 +160,7 @@ export class WorkerEngine implements Engine {
   private receive(reply: Reply): void {
     if ("event" in reply) this.pending.get(reply.id)?.on_event(reply.event);
     else if ("result" in reply) this.settle(reply.id)?.resolve(reply.result);
-    else {
-      const { code, message, stack } = reply.error;
-      const error = code ? new BimedixError(code, message) : Object.assign(new Error(message), { stack });
-      this.settle(reply.id)?.reject(error);
-    }
+    else this.settle(reply.id)?.reject(error_from_message(reply.error));
   }
 }
 
@@ -210,11 +202,7 @@ if (!isMainThread && workerData === WORKER) {
         const buffers = [...logits, ...router_logits].map(({ buffer }) => buffer as unknown as Transferable);
         port.postMessage({ id: request.id, result } satisfies Reply, [...new Set(buffers)]);
       },
-      (error: Error) => {
-        const { message, stack = "" } = error;
-        const code = error instanceof BimedixError ? { code: error.code } : {};
-        port.postMessage({ id: request.id, error: { ...code, message, stack } } satisfies Reply);
-      },
+      (error: unknown) => port.postMessage({ id: request.id, error: error_message(error) } satisfies Reply),
     );
   });
 }

@@ -1,25 +1,29 @@
 /**
- * From a checkpoint to `onnx/model{,_q8,_q4}.onnx` with its weights beside it, in the layout of Transformers.js.
+ * From a checkpoint to `onnx/model{,_quantized,_q4}.onnx` with its weights beside it, in the layout of Transformers.js.
  *
- * Tensors stream through in pieces of at most PIECE values, so that memory does not depend on the model's size. The graph
+ * Tensors stream through in pieces of at most PIECE elements, so that memory does not depend on the model's size. The graph
  * file is written last, and without it nothing loads.
  */
-import { type FileHandle, mkdir, open, rename, rm } from "node:fs/promises";
+import { copyFile, mkdir, open, readdir, rename, rm, stat } from "node:fs/promises";
+import { availableParallelism } from "node:os";
 import { basename, join } from "node:path";
+import { threadId } from "node:worker_threads";
 import { BimedixError } from "../errors.js";
-import { file_error, write_atomically } from "../files.js";
-import type { DataType } from "../graph/graph.js";
+import { file_error, read_json, write_atomically } from "../files.js";
 import { type Checkpoint, expected_tensors } from "./checkpoint.js";
 import { exported_graph } from "./graphs.js";
-import { block_size_for, quantize } from "./quantize.js";
-import { read_floats, type TensorInfo } from "./safetensors.js";
+import { type Piece, PieceWorker, type Storage } from "./pieces.js";
+import { block_size_for } from "./quantize.js";
+import type { TensorInfo } from "./safetensors.js";
 import { codes_name, type StoredTensor, scales_name } from "./weights.js";
 
 export const dtypes = ["fp32", "q8", "q4"] as const;
 export type Dtype = (typeof dtypes)[number];
 
+const suffixes: Record<Dtype, string> = { fp32: "", q8: "_quantized", q4: "_q4" };
+
 /** The graph file of a dtype, in the names of Transformers.js; its weights are in the same name with `_data`. */
-export const model_file = (dtype: Dtype) => (dtype === "fp32" ? "model.onnx" : `model_${dtype}.onnx`);
+export const model_file = (dtype: Dtype) => `model${suffixes[dtype]}.onnx`;
 
 /** @throws BimedixError bad_option */
 export function parse_dtype(dtype: string): Dtype {
@@ -40,8 +44,9 @@ export interface ConvertOptions {
   signal?: AbortSignal;
 }
 
-/** Values at once in memory: 64 MB as float32, and a block of every size divides it. */
-const PIECE = 2 ** 24;
+/** Elements of one piece: 16 MB as float32, and a block of every size divides it. */
+const PIECE = 2 ** 22;
+/** Every tensor begins at a multiple of this many bytes, so that it can be mapped and read by vector instructions. */
 const ALIGNMENT = 64;
 
 /** Writes the model and returns the path of its graph. @throws BimedixError for bad weights, a full disk, an abort */
@@ -50,45 +55,55 @@ export async function convert(checkpoint: Checkpoint, options: ConvertOptions): 
   const folder = join(output, "onnx");
   const graph_file = join(folder, model_file(dtype));
   const data_file = `${graph_file}_data`;
-  const part = `${data_file}.${process.pid}.part`;
-  const sources = new SourceFiles();
+  const part = `${data_file}.${process.pid}.${threadId}.part`;
+  let workers: PieceWorker[] = [];
   try {
     await mkdir(folder, { recursive: true });
-    const out = new DataWriter(await open(part, "w"), basename(data_file));
+    await remove_abandoned(folder);
+    const { stored, pieces } = plan(checkpoint, dtype, part, basename(data_file));
+    const total = pieces.reduce((sum, piece) => sum + source_bytes(piece), 0);
+    const handle = await open(part, "w");
     try {
-      const total = [...checkpoint.tensors.values()].reduce((sum, tensor) => sum + tensor.byte_length, 0);
+      workers = Array.from({ length: Math.min(availableParallelism(), 8, pieces.length) }, () => new PieceWorker());
       let done = 0;
-      for (const { name } of expected_tensors(checkpoint.config)) {
-        const tensor = checkpoint.tensors.get(name)!;
-        for await (const bytes of write_tensor(out, sources, tensor, storage(tensor, dtype))) {
-          if (signal?.aborted)
-            throw new BimedixError("aborted", {
-              given: "a conversion that was stopped",
-              expected: "it to finish",
-              todo: "run it again",
-            });
-          on_progress?.({ done: (done += bytes), total });
+      // All of them take the next piece from one iterator.
+      const queue = pieces.values();
+      const take_pieces = async (worker: PieceWorker) => {
+        for (const piece of queue) {
+          if (signal?.aborted) throw stopped();
+          await worker.run(piece);
+          on_progress?.({ done: (done += source_bytes(piece)), total });
         }
-      }
-      await out.handle.sync();
+      };
+      await Promise.all(workers.map(take_pieces));
+      await handle.sync();
     } finally {
-      await out.handle.close();
+      await Promise.all(workers.map((worker) => worker.close()));
+      await handle.close();
     }
     // An older graph must not meet newer weights if the machine stops between the two renames.
     await rm(graph_file, { force: true });
     await rename(part, data_file);
-    const graph = exported_graph(checkpoint.config, out.stored).serialize();
+    if (output !== checkpoint.dir) await copy_model_files(checkpoint.dir, output);
+    const graph = exported_graph(checkpoint.config, stored).serialize();
     await write_atomically(graph_file, (handle) => handle.writeFile(graph));
     return graph_file;
   } catch (error) {
     await rm(part, { force: true });
     throw file_error(error, folder, "a place for the converted model");
-  } finally {
-    await sources.close();
   }
 }
 
-type Storage = { bits: 4 | 8; block_size: number } | "float32";
+const source_bytes = ({ tensor, count }: Piece) => (tensor.byte_length / elements(tensor)) * count;
+const elements = ({ shape }: TensorInfo) => shape.reduce((product, dim) => product * dim, 1);
+
+function stopped(): BimedixError {
+  return new BimedixError("aborted", {
+    given: "a conversion that was stopped",
+    expected: "it to finish",
+    todo: "run it again",
+  });
+}
 
 /** Norms and the router stay float32; a table of embeddings takes 8 bits, as its rows are looked up and not summed. */
 function storage({ name, shape }: TensorInfo, dtype: Dtype): Storage {
@@ -98,85 +113,81 @@ function storage({ name, shape }: TensorInfo, dtype: Dtype): Storage {
   return { bits: dtype === "q8" || name === "model.embed_tokens.weight" ? 8 : 4, block_size };
 }
 
-/** Yields the number of source bytes of each piece written. */
-async function* write_tensor(
-  out: DataWriter,
-  sources: SourceFiles,
-  tensor: TensorInfo,
-  storage: Storage,
-): AsyncGenerator<number> {
-  const handle = await sources.open(tensor.file);
-  const count = tensor.shape.reduce((product, dim) => product * dim, 1);
-  const width = tensor.byte_length / count;
-  const scales: Float32Array[] = [];
-  if (storage === "float32") await out.begin(tensor.name, "float32", tensor.shape);
-  else {
-    const { bits, block_size } = storage;
-    const [rows, columns] = tensor.shape as [number, number];
-    await out.begin(codes_name(tensor.name, bits), "uint8", [rows, columns / block_size, (block_size * bits) / 8]);
-  }
-  for (let first = 0; first < count; first += PIECE) {
-    const values = await read_floats(handle, tensor, first, Math.min(PIECE, count - first));
-    if (storage === "float32") await out.write(values);
+/** Where every tensor will lie in the file of weights, and the pieces of work that put it there. */
+function plan(
+  { config, tensors }: Checkpoint,
+  dtype: Dtype,
+  file: string,
+  location: string,
+): { stored: Map<string, StoredTensor>; pieces: Piece[] } {
+  const stored = new Map<string, StoredTensor>();
+  const pieces: Piece[] = [];
+  let end = 0;
+  const place = (name: string, dtype: "float32" | "uint8", dims: readonly number[]): number => {
+    const offset = Math.ceil(end / ALIGNMENT) * ALIGNMENT;
+    const byte_length = dims.reduce((product, dim) => product * dim, dtype === "float32" ? 4 : 1);
+    stored.set(name, { dtype, dims, bytes: { location, offset, byte_length } });
+    end = offset + byte_length;
+    return offset;
+  };
+  for (const { name } of expected_tensors(config)) {
+    const tensor = tensors.get(name)!;
+    const kind = storage(tensor, dtype);
+    const count = elements(tensor);
+    let value_bytes = 4;
+    let scale_bytes = 0;
+    let values_at: number;
+    let scales_at = 0;
+    if (kind === "float32") values_at = place(name, "float32", tensor.shape);
     else {
-      const piece = quantize(values, storage.bits, storage.block_size);
-      await out.write(piece.codes);
-      scales.push(piece.scales);
+      const { bits, block_size } = kind;
+      const [rows, columns] = tensor.shape as [number, number];
+      [value_bytes, scale_bytes] = [bits / 8, 4 / block_size];
+      values_at = place(codes_name(name, bits), "uint8", [rows, columns / block_size, (block_size * bits) / 8]);
+      scales_at = place(scales_name(name), "float32", [count / block_size]);
     }
-    yield values.length * width;
+    for (let first = 0; first < count; first += PIECE) {
+      pieces.push({
+        tensor,
+        first,
+        count: Math.min(PIECE, count - first),
+        storage: kind,
+        file,
+        values_at: values_at + first * value_bytes,
+        scales_at: scales_at + first * scale_bytes,
+      });
+    }
   }
-  if (storage !== "float32") {
-    await out.begin(scales_name(tensor.name), "float32", [count / storage.block_size]);
-    for (const piece of scales) await out.write(piece);
+  return { stored, pieces };
+}
+
+/** Removes what conversions left behind whose process was killed: a part is as large as the model. */
+async function remove_abandoned(folder: string): Promise<void> {
+  for (const name of await readdir(folder)) {
+    const pid = Number(/_data\.(\d+)\.\d+\.part$/.exec(name)?.[1]);
+    if (pid && !is_running(pid)) await rm(join(folder, name), { force: true });
   }
 }
 
-/** Appends tensors to the weights' file and remembers where each begins. */
-class DataWriter {
-  readonly stored = new Map<string, StoredTensor>();
-  length = 0;
-  private current: { offset: number; byte_length: number } | undefined;
-
-  constructor(
-    readonly handle: FileHandle,
-    private readonly location: string,
-  ) {}
-
-  async begin(name: string, dtype: DataType, dims: readonly number[]): Promise<void> {
-    const padding = -this.length & (ALIGNMENT - 1);
-    if (padding) await this.append(new Uint8Array(padding));
-    this.current = { offset: this.length, byte_length: 0 };
-    const bytes = Object.assign(this.current, { location: this.location });
-    this.stored.set(name, { dtype, dims, bytes });
-  }
-
-  async write(values: Uint8Array | Float32Array): Promise<void> {
-    await this.append(new Uint8Array(values.buffer, values.byteOffset, values.byteLength));
-    this.current!.byte_length += values.byteLength;
-  }
-
-  private async append(bytes: Uint8Array): Promise<void> {
-    await this.handle.writeFile(bytes);
-    this.length += bytes.length;
+function is_running(pid: number): boolean {
+  try {
+    return process.kill(pid, 0);
+  } catch (error) {
+    return (error as NodeJS.ErrnoException).code === "EPERM";
   }
 }
 
-/** The shard being read; checkpoints are written in the decoder's order, so one open file at a time is enough. */
-class SourceFiles {
-  private file = "";
-  private handle: FileHandle | undefined;
+/** What belongs to a model beside its weights: configuration, tokenizer, template, card and licence. */
+const MODEL_FILES = /^(?!.*\.index\.json$).*\.(json|jinja|model)$|^(README|LICEN[CS]E|NOTICE)/i;
 
-  async open(file: string): Promise<FileHandle> {
-    if (file !== this.file || !this.handle) {
-      await this.close();
-      this.handle = await open(file, "r");
-      this.file = file;
-    }
-    return this.handle;
-  }
-
-  async close(): Promise<void> {
-    await this.handle?.close();
-    this.handle = undefined;
+async function copy_model_files(from: string, to: string): Promise<void> {
+  for (const name of await readdir(from)) {
+    if (!MODEL_FILES.test(name) || !(await stat(join(from, name))).isFile()) continue;
+    if (name === "config.json") {
+      const config = await read_json(join(from, name), "bad_config");
+      // Without this Transformers.js looks for the weights inside the graph.
+      const text = JSON.stringify({ ...config, "transformers.js_config": { use_external_data_format: true } }, null, 2);
+      await write_atomically(join(to, name), (handle) => handle.writeFile(text));
+    } else await copyFile(join(from, name), join(to, name));
   }
 }

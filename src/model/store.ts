@@ -67,7 +67,7 @@ async function fingerprint(dir: string, files: Set<string>): Promise<string> {
 }
 
 /** Changes when the converter writes something else, so that an older cache is not read. */
-const CONVERTER = "1";
+const CONVERTER = "2";
 
 /** The tensors of a converted model, or null when there is none. @throws BimedixError bad_checkpoint when it is damaged */
 export async function read_converted(graph_file: string): Promise<Pick<Store, "tensors" | "folder"> | null> {

@@ -372,7 +372,7 @@ describe("a converted model", () => {
     const dir = await copy_of(SINGLE);
     const { mkdir } = await import("node:fs/promises");
     await mkdir(join(dir, "onnx"));
-    await symlink("/dev/full", join(dir, `${graph}_data.${process.pid}.part`));
+    await symlink("/dev/full", join(dir, `${graph}_data.${process.pid}.0.part`));
     await rejects(convert(await open_checkpoint(dir), { dtype: "q4" }), "disk_full", /free some space/);
     // The device itself must still be there.
     await (await open("/dev/full")).close();

@@ -106,6 +106,7 @@ def save(model, out):
     config = {"architectures": ["MixtralForCausalLM"], "model_type": "mixtral", **SHAPE, "rope_theta": 10000.0, "hidden_act": "silu",
               "attention_dropout": 0.0, "initializer_range": 0.02, "output_router_logits": False, "sliding_window": None,
               "torch_dtype": "bfloat16", "use_cache": True}
+    config["transformers.js_config"] = {"use_external_data_format": True}
     (out / "config.json").write_text(json.dumps(config, indent=1) + "\n")
     generation = {"bos_token_id": 1, "eos_token_id": 2, "do_sample": True, "temperature": 0.4, "top_k": 20, "repetition_penalty": 1.1, "max_new_tokens": 200}
     (out / "generation_config.json").write_text(json.dumps(generation, indent=1) + "\n")
