@@ -57,10 +57,9 @@ export class Pool {
     return path;
   }
 
-  /** A new slot after `parent`. Its keys and values are undefined until `store`. */
+  /** A new slot after `parent`. It has keys and values, and room for them, from `store` on. */
   add(parent: number, token: number): number {
     const slot = this.used++;
-    if (this.used > this.capacity) this.resize(this.capacity + STEP);
     this.token[slot] = token;
     this.parent[slot] = parent;
     this.depth[slot] = parent === ROOT ? 0 : this.depth[parent]! + 1;
@@ -97,6 +96,8 @@ export class Pool {
   store(present: CacheTensor, slots: readonly number[]): void {
     const { kv_heads, head_dim } = this.shape;
     const rows = slots.length;
+    // Not before: rows that hold nothing yet would be multiplied by the run that computes them.
+    if (this.used > this.capacity) this.resize(Math.ceil(this.used / STEP) * STEP);
     const contiguous = slots.every((slot, i) => slot === slots[0]! + i);
     let from = 0;
     for (const { key, value } of this.tensors) {
