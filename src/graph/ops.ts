@@ -56,6 +56,12 @@ export const sin = unary("Sin");
 
 /** Element-wise equality, as bool. */
 export const equal = (a: Value, b: Value) => single("Equal", [a, b], broadcast("Equal", a, b), { dtype: "bool" });
+/** int64 `[n, depth]`: 1 where the column is the row's index, from `indices` int64 `[n]`. */
+export function one_hot(indices: Value, depth: number): Value {
+  const constant = (...values: number[]) => indices.graph.constant("int64", values);
+  return single("OneHot", [indices, constant(depth), constant(0, 1)], [...indices.dims, depth]);
+}
+
 /** Element-wise `a > b`, as bool. */
 export const greater = (a: Value, b: Value) => single("Greater", [a, b], broadcast("Greater", a, b), { dtype: "bool" });
 export const and = binary("And");
@@ -224,8 +230,8 @@ export function skip_rms_norm(x: Value, skip: Value, weight: Value, epsilon: num
   return [normed!, sum!];
 }
 
-/** Rotary embedding of `x [1, tokens, heads * head_dim]` in the half-split order; row `positions` of the tables applies. */
-export function rotary(x: Value, positions: Value, cos_table: Value, sin_table: Value, num_heads: number): Value {
-  const attributes = { num_heads, interleaved: 0 };
+/** Rotary embedding of `x [1, heads, tokens, head_dim]` in the half-split order; row `positions` of the tables applies. */
+export function rotary(x: Value, positions: Value, cos_table: Value, sin_table: Value): Value {
+  const attributes = { interleaved: 0 };
   return single("RotaryEmbedding", [x, positions, cos_table, sin_table], x.dims, { attributes, domain: MICROSOFT });
 }

@@ -72,12 +72,12 @@ export function decoder(config: ModelConfig, weights: Weights, inputs: DecoderIn
 }
 
 interface Mask {
-  /** float32 `[tokens, 1, visible]` */
+  /** float32 `[tokens, visible]` */
   bias: Value;
   /** int64 `[2]`: how many cached and how many new tokens there are. */
   sizes: Value;
-  /** The shapes `[kv_heads, tokens, group, visible]` and `[kv_heads, tokens * group, visible]`. */
-  by_token: Value;
+  /** The shapes `[kv_heads, group, tokens, visible]` and `[kv_heads, group * tokens, visible]`. */
+  by_head: Value;
   by_row: Value;
 }
 
@@ -87,9 +87,9 @@ function attention_mask(config: ModelConfig, { input_ids, attention_bias, past }
   const tokens = op.length_of(input_ids, 0);
   const visible = op.length_of(attention_bias, 1);
   return {
-    bias: op.reshape(attention_bias, op.concat([tokens, int(1), visible], 0, 3), ["tokens", 1, "visible"]),
+    bias: attention_bias,
     sizes: op.concat([op.length_of(past[0]!.key, 1), tokens], 0, 2),
-    by_token: op.concat([int(kv_heads), tokens, int(heads / kv_heads), visible], 0, 4),
+    by_head: op.concat([int(kv_heads), int(heads / kv_heads), tokens, visible], 0, 4),
     by_row: op.concat([int(kv_heads), int(-1), visible], 0, 3),
   };
 }
@@ -131,30 +131,37 @@ function attention(
   past: { key: Value; value: Value },
 ): { output: Value; key: Value; value: Value } {
   const group = heads / kv_heads;
+  // [tokens, heads * head_dim] -> [1, heads, tokens, head_dim], rotated
   const rotate = (value: Value, num_heads: number) => {
-    const row = op.reshape(value, [1, -1, num_heads * head_dim], [1, "tokens", num_heads * head_dim]);
-    return op.rotary(row, rope.positions, rope.cos, rope.sin, num_heads);
+    const by_token = op.reshape(value, [1, -1, num_heads, head_dim], [1, "tokens", num_heads, head_dim]);
+    return op.rotary(op.transpose(by_token, [0, 2, 1, 3]), rope.positions, rope.cos, rope.sin);
   };
-  // [1, tokens, kv_heads * width] -> [kv_heads, tokens, width]
-  const by_kv_head = (value: Value, width: number) =>
-    op.transpose(op.reshape(value, [-1, kv_heads, width], ["tokens", kv_heads, width]), [1, 0, 2]);
+  // The heads of a group share their keys, so they are rows of one product: [kv_heads, group * tokens, head_dim]
+  const query = op.reshape(
+    rotate(weights.linear(`${name}.q_proj.weight`, x), heads),
+    [kv_heads, -1, head_dim],
+    [kv_heads, "group * tokens", head_dim],
+  );
+  const key = op.reshape(
+    rotate(weights.linear(`${name}.k_proj.weight`, x), kv_heads),
+    [kv_heads, -1, head_dim],
+    [kv_heads, "tokens", head_dim],
+  );
+  const value = op.transpose(
+    op.reshape(weights.linear(`${name}.v_proj.weight`, x), [-1, kv_heads, head_dim], ["tokens", kv_heads, head_dim]),
+    [1, 0, 2],
+  );
 
-  const query = by_kv_head(rotate(weights.linear(`${name}.q_proj.weight`, x), heads), group * head_dim);
-  const key = by_kv_head(rotate(weights.linear(`${name}.k_proj.weight`, x), kv_heads), head_dim);
-  const value = by_kv_head(weights.linear(`${name}.v_proj.weight`, x), head_dim);
-
-  // The heads of a group share their keys, so they are rows of one product: [kv_heads, tokens * group, head_dim]
-  const rows = op.reshape(query, [kv_heads, -1, head_dim], [kv_heads, "tokens * group", head_dim]);
   const scale = { transpose_b: true, alpha: head_dim ** -0.5 };
-  const scores = op.concat([op.matmul(rows, past.key, scale), op.matmul(rows, key, scale)], -1, "visible");
-  const by_token = op.reshape(scores, mask.by_token, [kv_heads, "tokens", group, "visible"]);
-  const weight = op.softmax(op.add(by_token, mask.bias));
-  const flat = op.reshape(weight, mask.by_row, [kv_heads, "tokens * group", "visible"]);
-  const [to_past, to_new] = op.split(flat, -1, mask.sizes, ["cached", "tokens"]);
+  const scores = op.concat([op.matmul(query, past.key, scale), op.matmul(query, key, scale)], -1, "visible");
+  const by_head = op.reshape(scores, mask.by_head, [kv_heads, group, "tokens", "visible"]);
+  const weight = op.softmax(op.add(by_head, mask.bias));
+  const by_row = op.reshape(weight, mask.by_row, [kv_heads, "group * tokens", "visible"]);
+  const [to_past, to_new] = op.split(by_row, -1, mask.sizes, ["cached", "tokens"]);
   const mixed = op.add(op.matmul(to_past!, past.value), op.matmul(to_new!, value));
 
-  const by_head = op.reshape(mixed, [kv_heads, -1, group * head_dim], [kv_heads, "tokens", group * head_dim]);
-  const joined = op.reshape(op.transpose(by_head, [1, 0, 2]), [-1, heads * head_dim], ["tokens", heads * head_dim]);
+  const heads_apart = op.reshape(mixed, [heads, -1, head_dim], [heads, "tokens", head_dim]);
+  const joined = op.reshape(op.transpose(heads_apart, [1, 0, 2]), [-1, heads * head_dim], ["tokens", heads * head_dim]);
   return { output: weights.linear(`${name}.o_proj.weight`, joined), key, value };
 }
 
@@ -166,7 +173,7 @@ function mlp(weights: Weights, name: string, [w1, w3, w2]: [string, string, stri
 
 /**
  * The router sends each token to its `num_experts_per_tok` likeliest experts; their outputs are mixed by the
- * probabilities, renormalised over the chosen. Rows are sorted by expert, so that each expert multiplies
+ * probabilities, renormalised over the chosen: the same as a softmax over the logits of the chosen. Rows are sorted by expert, so that each expert multiplies
  * one contiguous block and experts without tokens multiply nothing.
  */
 function sparse_moe(
@@ -178,8 +185,8 @@ function sparse_moe(
   const { graph } = x;
   const int = (...values: number[]) => graph.constant("int64", values);
   const router_logits = op.linear(x, weights.matrix(`${name}.gate.weight`));
-  const [chosen_probability, chosen] = op.top_k(op.softmax(router_logits), int(top_k), top_k);
-  const share = op.div(chosen_probability, op.reduce_sum(chosen_probability, -1));
+  const [chosen_logits, chosen] = op.top_k(router_logits, int(top_k), top_k);
+  const share = op.softmax(chosen_logits);
 
   const tokens = x.dim(0);
   const slots = `${tokens} * top_k`;
@@ -187,9 +194,7 @@ function sparse_moe(
   const slot_count = op.length_of(expert_of_slot, 0);
   const [, slot_order] = op.top_k(expert_of_slot, slot_count, slots, { largest: false });
   const [, order_of_slot] = op.top_k(slot_order, slot_count, slots, { largest: false });
-  const all_experts = graph.constant("int64", [...Array(experts).keys()], [1, experts]);
-  const is_expert = op.equal(op.reshape(expert_of_slot, [-1, 1], [slots, 1]), all_experts);
-  const load = op.reduce_sum(op.cast(is_expert, "int64"), 0, false);
+  const load = op.reduce_sum(op.one_hot(expert_of_slot, experts), 0, false);
 
   const rows = op.gather(x, op.div(slot_order, int(top_k)));
   const parts = op.split(
