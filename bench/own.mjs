@@ -1,33 +1,26 @@
-// The engine itself. Run: node bench/own.mjs CHECKPOINT DTYPE [quick]  (one JSON line on stdout)
+// The engine itself. Run: node bench/own.mjs CHECKPOINT DTYPE [large]  (one JSON line on stdout)
 // It is measured as an application uses it: in its worker, from the call to the token that arrives.
 import { AutoModelForCausalLM } from "../dist/src/index.js";
-import { median, random_tokens } from "./measure.mjs";
+import { median, median_of, peak_mb, random_tokens, seconds_since } from "./measure.mjs";
 
-const [dir, dtype, quick] = process.argv.slice(2);
+const [dir, dtype, large] = process.argv.slice(2);
 const result = { name: `bimedix, ${dtype}` };
-const megabytes = (bytes) => Math.round(bytes / 1e6);
-const peak = () => megabytes(process.resourceUsage().maxRSS * 1024);
+const start = performance.now();
+const model = await AutoModelForCausalLM.from_pretrained(dir, { dtype });
+result.load_s = seconds_since(start);
+const greedy = { do_sample: false, eos_token_id: null };
 
-let start = performance.now();
-let model = await AutoModelForCausalLM.from_pretrained(dir, { dtype });
-result.first_load_s = (performance.now() - start) / 1000;
-result.convert_peak_mb = peak();
-await model.dispose();
-start = performance.now();
-model = await AutoModelForCausalLM.from_pretrained(dir, { dtype });
-result.second_load_s = (performance.now() - start) / 1000;
-
-async function first_token(ids) {
+async function first_token_ms(ids) {
   const begin = performance.now();
-  await model.generate({ input_ids: [ids], max_new_tokens: 1, do_sample: false, eos_token_id: null });
+  await model.generate({ ...greedy, input_ids: [ids], max_new_tokens: 1 });
   return performance.now() - begin;
 }
 
+/** Tokens a second after a prompt of `length`, by the median time between two of them. */
 async function decode(length, count = 64) {
   const times = [];
   let last = 0;
-  const options = { input_ids: [random_tokens(length)], max_new_tokens: count, do_sample: false, eos_token_id: null };
-  for await (const _ of model.stream(options)) {
+  for await (const _ of model.stream({ ...greedy, input_ids: [random_tokens(length)], max_new_tokens: count })) {
     const now = performance.now();
     if (last) times.push(now - last);
     last = now;
@@ -35,27 +28,64 @@ async function decode(length, count = 64) {
   return 1000 / median(times);
 }
 
-if (quick) {
-  result.decode_20 = await decode(20, 16);
-  result.prefill = 128_000 / (await first_token(random_tokens(128)));
+/** The longest time between two ticks of a timer of 50 ms while `work` goes on. */
+async function longest_gap_ms(work) {
+  let longest = 0;
+  let last = performance.now();
+  const tick = () => {
+    const now = performance.now();
+    longest = Math.max(longest, now - last);
+    last = now;
+  };
+  const timer = setInterval(tick, 50);
+  await work();
+  tick();
+  clearInterval(timer);
+  return longest;
+}
+
+/** An abort in the middle of a long prefill: when the caller is answered, and when the next call has its first token. */
+async function abort_ms() {
+  const controller = new AbortController();
+  const work = model.generate({ ...greedy, input_ids: [random_tokens(2000)], signal: controller.signal });
+  await new Promise((resolve) => setTimeout(resolve, 400));
+  const begin = performance.now();
+  controller.abort();
+  const answered = await work.then(
+    () => Number.NaN,
+    () => performance.now() - begin,
+  );
+  await model.generate({ ...greedy, input_ids: [[1]], max_new_tokens: 1 });
+  return { answered, free: performance.now() - begin };
+}
+
+if (large) {
+  result.decode_20 = await median_of(3, () => decode(20, 16));
+  // Logits at every position, or a single layer would only compute the last one.
+  const ids = () => random_tokens(128);
+  const forward = async (begin = performance.now()) => {
+    await model.forward({ input_ids: [ids()] });
+    return seconds_since(begin);
+  };
+  await forward();
+  result.forward_128 = 128 / (await median_of(3, forward));
 } else {
-  await first_token(random_tokens(512));
-  result.prefill =
-    512_000 /
-    median([
-      await first_token(random_tokens(512)),
-      await first_token(random_tokens(512)),
-      await first_token(random_tokens(512)),
-    ]);
-  result.decode_500 = median([await decode(500), await decode(500), await decode(500)]);
-  result.decode_4000 = median([await decode(4000), await decode(4000), await decode(4000)]);
+  await first_token_ms(random_tokens(512));
+  result.prefill = 512_000 / (await median_of(5, () => first_token_ms(random_tokens(512))));
+  // In turns, so that a machine that slows down meanwhile slows both down.
+  const pairs = [];
+  for (let i = 0; i < 5; i++) pairs.push([await decode(500), await decode(4000)]);
+  result.decode_500 = median(pairs.map(([short]) => short));
+  result.decode_4000 = median(pairs.map(([, long]) => long));
+  result.long_to_short = median(pairs.map(([short, long]) => long / short));
   const shared = random_tokens(1000);
-  result.prompt_1064_ms = await first_token([...shared, ...random_tokens(64)]);
-  result.prompt_1064_with_1000_cached_ms = median([
-    await first_token([...shared, ...random_tokens(64)]),
-    await first_token([...shared, ...random_tokens(64)]),
-  ]);
+  const with_shared = () => first_token_ms([...shared, ...random_tokens(64)]);
+  result.prompt_1064_ms = await median_of(3, () => first_token_ms(random_tokens(1064)));
+  await with_shared();
+  result.prompt_1064_with_1000_cached_ms = await median_of(3, with_shared);
+  result.timer_gap_ms = await longest_gap_ms(() => first_token_ms(random_tokens(2000)));
+  result.abort = await abort_ms();
 }
 await model.dispose();
-result.peak_mb = peak();
+result.peak_mb = peak_mb();
 console.log(JSON.stringify(result));

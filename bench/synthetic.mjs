@@ -1,6 +1,6 @@
 // Writes a random checkpoint in bfloat16 shards, streaming. Run: node bench/synthetic.mjs A bench/.cache/A
 // One block of normal values is written again and again from random places: generating every value anew takes minutes.
-import { closeSync, mkdirSync, openSync, renameSync, writeFileSync, writeSync } from "node:fs";
+import { closeSync, mkdirSync, openSync, renameSync, rmSync, writeFileSync, writeSync } from "node:fs";
 import { join } from "node:path";
 import { expected_tensors } from "../dist/src/model/checkpoint.js";
 import { parse_config } from "../dist/src/model/config.js";
@@ -11,6 +11,7 @@ const BLOCK = 2 ** 22;
 
 export function write_checkpoint(shape, dir) {
   const part = `${dir}.part`;
+  rmSync(part, { recursive: true, force: true });
   mkdirSync(part, { recursive: true });
   writeFileSync(join(part, "config.json"), JSON.stringify(shape, null, 1));
   const values = new Uint16Array(2 * BLOCK);
