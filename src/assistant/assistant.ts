@@ -66,9 +66,13 @@ export class Assistant {
     const model = await AutoModelForCausalLM.from_pretrained(id_or_dir, options);
     try {
       const tokenizer = await AutoTokenizer.from_pretrained(model.dir);
-      if (tokenizer.vocab_size <= model.config.vocab_size) return new Assistant(model, tokenizer);
+      // A padding token may stand beyond the vocabulary (PMC-LLaMA's does): no text and no answer holds it.
+      const { vocab_size } = model.config;
+      let beyond = vocab_size;
+      while (beyond < tokenizer.vocab_size && tokenizer.is_special(beyond)) beyond++;
+      if (beyond >= tokenizer.vocab_size) return new Assistant(model, tokenizer);
       throw new BimedixError("bad_tokenizer", {
-        given: `a tokenizer with ${tokenizer.vocab_size} tokens for a model with ${model.config.vocab_size}`,
+        given: `a tokenizer with ${tokenizer.vocab_size} tokens for a model with ${vocab_size}`,
         expected: "the model's own tokenizer",
         todo: "correct the model's directory",
       });
@@ -160,7 +164,8 @@ export class Assistant {
     const decoder = new StreamingDecoder(this.tokenizer, { skip_special_tokens: true });
     const stops = new StopStrings(stop === undefined ? [] : [stop].flat());
     for await (const { token_id } of this.model.stream({ ...options, input_ids: [input_ids] })) {
-      const text = stops.push(decoder.push(token_id));
+      // Rows that round a vocabulary up to an even number stand for no text.
+      const text = stops.push(token_id < this.tokenizer.vocab_size ? decoder.push(token_id) : "");
       if (text) yield text;
       if (stops.found !== null) return;
     }

@@ -1,10 +1,10 @@
 /** `from_pretrained`, in the conventions of Transformers.js. */
-import { join } from "node:path";
+import { basename, join, resolve } from "node:path";
 import { BimedixError } from "../errors.js";
 import { read_json } from "../files.js";
 import { type ModelConfig, read_config } from "../model/config.js";
 import { type Dtype, parse_dtype } from "../model/convert.js";
-import { type HubOptions, resolve_model } from "../model/hub.js";
+import { type HubOptions, resolve_model, resolve_tokenizer } from "../model/hub.js";
 import { fallback_template } from "../text/prompts.js";
 import { StopStrings } from "../text/stop.js";
 import { load_tokenizer, StreamingDecoder, type Tokenizer } from "../text/tokenizer.js";
@@ -52,11 +52,13 @@ export class AutoTokenizer {
    * @throws BimedixError
    */
   static async from_pretrained(id_or_dir: string, options: HubOptions = {}): Promise<Tokenizer> {
-    const dir = await resolve_model(id_or_dir, options);
+    const dir = await resolve_tokenizer(id_or_dir, options);
     const tokenizer = await load_tokenizer(dir);
     if (tokenizer.chat_template === null) {
       const { model_type } = await read_config(dir).catch(() => ({ model_type: "mixtral" }));
-      tokenizer.chat_template = fallback_template(id_or_dir, model_type).chat_template;
+      // The folder's own name, or the repository's in the hub's cache: a folder further up may be named after anything.
+      const name = /models--([^/\\]+)[/\\]snapshots/.exec(dir)?.[1] ?? basename(resolve(dir));
+      tokenizer.chat_template = fallback_template(name, model_type).chat_template;
     }
     return tokenizer;
   }

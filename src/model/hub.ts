@@ -7,7 +7,7 @@
  */
 import { createHash } from "node:crypto";
 import { createReadStream, createWriteStream, existsSync, statSync } from "node:fs";
-import { mkdir, readFile, rename, rm, writeFile } from "node:fs/promises";
+import { mkdir, readFile, rename, rm } from "node:fs/promises";
 import { basename, dirname, join } from "node:path";
 import { Readable } from "node:stream";
 import { pipeline } from "node:stream/promises";
@@ -21,7 +21,7 @@ import {
   modelInfo,
 } from "@huggingface/hub";
 import { BimedixError } from "../errors.js";
-import { file_error } from "../files.js";
+import { file_error, read_json, write_atomically } from "../files.js";
 
 export interface HubOptions {
   /** Branch, tag or commit. Default "main". */
@@ -33,11 +33,21 @@ export interface HubOptions {
 }
 
 /** What a model needs; weights in other formats would only fill the disk. */
-const NEEDED =
-  /^(config|generation_config|tokenizer|tokenizer_config|special_tokens_map)\.json$|^tokenizer\.model$|^chat_template\.jinja$|^[^/]*\.safetensors(\.index\.json)?$/;
+const SMALL =
+  /^(config|generation_config|tokenizer|tokenizer_config|special_tokens_map|added_tokens)\.json$|^tokenizer\.model$|^chat_template\.jinja$/;
+const WEIGHTS = /^[^/]*\.safetensors(\.index\.json)?$/;
 
 /** The directory of a model: `id_or_dir` itself when it is one, else the hub's snapshot of it, downloaded when needed. */
-export async function resolve_model(id_or_dir: string, options: HubOptions = {}): Promise<string> {
+export function resolve_model(id_or_dir: string, options: HubOptions = {}): Promise<string> {
+  return resolve(id_or_dir, true, options);
+}
+
+/** The same for all but the weights, which a tokenizer does not need. */
+export function resolve_tokenizer(id_or_dir: string, options: HubOptions = {}): Promise<string> {
+  return resolve(id_or_dir, false, options);
+}
+
+async function resolve(id_or_dir: string, weights: boolean, options: HubOptions): Promise<string> {
   if (existsSync(id_or_dir)) {
     if (statSync(id_or_dir).isDirectory()) return id_or_dir;
     throw new BimedixError("bad_option", {
@@ -55,32 +65,43 @@ export async function resolve_model(id_or_dir: string, options: HubOptions = {})
   }
   const { revision = "main", offline = process.env.HF_HUB_OFFLINE === "1" } = options;
   const storage = join(getHFHubCachePath(), getRepoFolderName({ type: "model", name: id_or_dir }));
-  const cached = await cached_snapshot(storage, revision);
+  const cached = await cached_snapshot(storage, revision, weights);
   if (offline) {
     if (cached) return cached;
     throw unreachable(id_or_dir, "offline mode");
   }
   try {
-    return await download(id_or_dir, storage, revision, options);
+    return await download(id_or_dir, storage, revision, weights, options);
   } catch (error) {
     if (is_network_error(error) && cached) return cached;
     throw readable(error, id_or_dir, storage);
   }
 }
 
-/** A snapshot whose every file was there when it was written: the mark is made last. */
-async function cached_snapshot(storage: string, revision: string): Promise<string | null> {
+async function cached_snapshot(storage: string, revision: string, weights: boolean): Promise<string | null> {
   const commit = /^[0-9a-f]{40}$/.test(revision)
     ? revision
     : await readFile(join(storage, "refs", revision), "utf8").catch(() => "");
   const snapshot = join(storage, "snapshots", commit.trim());
-  return commit && existsSync(join(snapshot, "config.json")) && existsSync(`${snapshot}.complete`) ? snapshot : null;
+  return commit && (await is_complete(snapshot, weights)) ? snapshot : null;
+}
+
+/** A file is in a snapshot once it is whole, whoever downloaded it, and here the weights come last. */
+async function is_complete(snapshot: string, weights: boolean): Promise<boolean> {
+  const has = (file: string) => existsSync(join(snapshot, file));
+  if (!has("config.json")) return false;
+  if (!weights) return has("tokenizer.json") || has("tokenizer.model");
+  if (has("model.safetensors")) return true;
+  const index = await read_json(join(snapshot, "model.safetensors.index.json"), "bad_checkpoint", true);
+  const shards = Object.values(index?.weight_map ?? {});
+  return shards.length > 0 && shards.every((shard) => has(String(shard)));
 }
 
 async function download(
   name: string,
   storage: string,
   revision: string,
+  weights: boolean,
   { on_progress, signal }: HubOptions,
 ): Promise<string> {
   const token = process.env.HF_TOKEN;
@@ -89,11 +110,13 @@ async function download(
   const access = { hubUrl, fetch: own_fetch, ...(token ? { accessToken: token } : {}) };
   const { sha } = await modelInfo({ ...access, name, revision, additionalFields: ["sha"] });
   const snapshot = join(storage, "snapshots", sha);
-  if (existsSync(`${snapshot}.complete`)) return snapshot;
+  if (await is_complete(snapshot, weights)) return snapshot;
   const files: ListFileEntry[] = [];
   for await (const entry of listFiles({ ...access, repo: name, revision: sha })) {
-    if (entry.type === "file" && NEEDED.test(entry.path)) files.push(entry);
+    const needed = SMALL.test(entry.path) || (weights && WEIGHTS.test(entry.path));
+    if (entry.type === "file" && needed) files.push(entry);
   }
+  files.sort((a, b) => a.size - b.size);
   const total = files.reduce((sum, { size }) => sum + size, 0);
   let before = 0;
   for (const entry of files) {
@@ -106,15 +129,12 @@ async function download(
     await downloadFileToCacheDir({ ...access, repo: name, path: entry.path, revision: sha });
     before += entry.size;
   }
-  if (revision !== sha) await write_small(join(storage, "refs", revision), sha);
-  await write_small(`${snapshot}.complete`, "");
+  if (revision !== sha) {
+    const ref = join(storage, "refs", revision);
+    await mkdir(dirname(ref), { recursive: true });
+    await write_atomically(ref, (handle) => handle.writeFile(sha));
+  }
   return snapshot;
-}
-
-async function write_small(file: string, text: string): Promise<void> {
-  await mkdir(dirname(file), { recursive: true });
-  await writeFile(`${file}.part`, text);
-  await rename(`${file}.part`, file);
 }
 
 /** Fetches the rest of a blob. A file that turns out wrong is removed, so that the next try starts clean. */

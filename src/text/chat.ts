@@ -1,4 +1,5 @@
 /** Conversations to prompts: templates through @huggingface/jinja, within bounds, and safe from what users type. */
+// The declarations of @huggingface/jinja import each other without extensions, so under nodenext its classes are `any`.
 import vm from "node:vm";
 import { Environment, Interpreter, parse, tokenize } from "@huggingface/jinja";
 import { BimedixError } from "../errors.js";

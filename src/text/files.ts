@@ -30,6 +30,7 @@ export async function read_tokenizer(dir: string): Promise<TokenizerFiles> {
   const json_file = join(dir, "tokenizer.json");
   const json = await read_json(json_file, "bad_tokenizer", true);
   const model = json ? from_json(json, json_file) : await from_sentencepiece(join(dir, "tokenizer.model"));
+  if (!json) await add_tokens(model, dir, config);
   const special = {
     ...((await read_json(join(dir, "special_tokens_map.json"), "bad_tokenizer", true)) ?? {}),
     ...config,
@@ -71,7 +72,7 @@ const bad = (file: string, given: string, expected: string): never => {
   throw new BimedixError("bad_tokenizer", { given: `${file}: ${given}`, expected, todo: "download the file again" });
 };
 
-type Model = Pick<TokenizerFiles, "pieces" | "merges" | "control" | "unk_token_id" | "prefix">;
+type Model = Pick<TokenizerFiles, "pieces" | "merges" | "unk_token_id" | "prefix"> & { control: Set<number> };
 
 function from_json(json: Json, file: string): Model {
   const model = (json.model ?? {}) as Json;
@@ -170,6 +171,29 @@ async function from_sentencepiece(file: string): Promise<Model> {
   }
   if (pieces.length === 0) bad(file, "no tokens", "a SentencePiece model");
   return { pieces, merges: merges_of(pieces, scores), control, unk_token_id, prefix };
+}
+
+/** tokenizer.model stays as it was trained: tokens that a fine-tuning added stand in a file beside it, and are control tokens. */
+async function add_tokens({ pieces, control }: Model, dir: string, config: Json): Promise<void> {
+  const file = join(dir, "added_tokens.json");
+  const older = Object.entries((await read_json(file, "bad_tokenizer", true)) ?? {});
+  const newer = Object.entries((config.added_tokens_decoder ?? {}) as Record<string, { content?: unknown } | null>);
+  for (const [content, id] of [
+    ...older,
+    ...newer.map(([id, token]): [unknown, unknown] => [token?.content, Number(id)]),
+  ]) {
+    if (typeof content !== "string" || !Number.isInteger(id) || (id as number) < 0 || (id as number) > 2 ** 22)
+      return bad(
+        file,
+        `id ${JSON.stringify(id)} of ${JSON.stringify(content)}`,
+        "a small non-negative integer for a text",
+      );
+    if (pieces[id as number] !== undefined) continue;
+    pieces[id as number] = content;
+    control.add(id as number);
+  }
+  const gap = Array.from(pieces).indexOf(undefined as unknown as string);
+  if (gap >= 0) bad(file, `no token has id ${gap}`, `every id from 0 to ${pieces.length - 1}`);
 }
 
 /** SentencePiece merges any pair whose concatenation is a piece, the best score first: here as the list that this amounts to. */

@@ -17,19 +17,8 @@ export interface PromptTemplate {
   chat_template: string;
 }
 
+/** The first whose name matches counts: families that others are named after come last. */
 export const prompt_templates: readonly PromptTemplate[] = [
-  {
-    // Mixtral-8x7B-Instruct's own template refuses a system message; here it goes in front of the first question.
-    // BiMediX was tuned from that model and publishes no template (its card passes raw text), so it takes the same.
-    name: "mixtral",
-    matches: /mixtral|mistral|bimedix/i,
-    chat_template:
-      "{{ bos_token }}" +
-      turns(
-        "{% if message['role'] == 'user' %}{{ '[INST] ' + (system + '\\n\\n' if loop.first and system else '') + message['content'] + ' [/INST]' }}" +
-          "{% else %}{{ message['content'] + eos_token }}{% endif %}",
-      ),
-  },
   {
     // https://huggingface.co/m42-health/med42-70b
     name: "med42",
@@ -51,6 +40,18 @@ export const prompt_templates: readonly PromptTemplate[] = [
         "{% if message['role'] == 'user' %}{{ '\\n\\n### Input:\\n' + message['content'] + '\\n\\n### Response:' }}" +
         "{% else %}{{ message['content'] }}{% endif %}",
     ),
+  },
+  {
+    // Mixtral-8x7B-Instruct's own template refuses a system message; here it goes in front of the first question.
+    // BiMediX was tuned from that model and publishes no template (its card passes raw text), so it takes the same.
+    name: "mixtral",
+    matches: /mixtral|mistral|bimedix/i,
+    chat_template:
+      "{{ bos_token }}" +
+      turns(
+        "{% if message['role'] == 'user' %}{{ '[INST] ' + (system + '\\n\\n' if loop.first and system else '') + message['content'] + ' [/INST]' }}" +
+          "{% else %}{{ message['content'] + eos_token }}{% endif %}",
+      ),
   },
   {
     // https://github.com/facebookresearch/llama/blob/main/llama/generation.py (Llama 2 chat)

@@ -1,19 +1,20 @@
 /** Downloads from a local server that answers as the hub does: resumed, checked, and readable errors. */
 import assert from "node:assert/strict";
 import { createHash, randomBytes } from "node:crypto";
-import { mkdtemp, readdir, readFile } from "node:fs/promises";
+import { mkdir, mkdtemp, readdir, readFile, writeFile } from "node:fs/promises";
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http";
 import type { AddressInfo } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, beforeEach, describe, test } from "node:test";
 import { BimedixError } from "../../src/errors.js";
-import { resolve_model } from "../../src/model/hub.js";
+import { resolve_model, resolve_tokenizer } from "../../src/model/hub.js";
 
 const SHA = "a".repeat(40);
 const weights = randomBytes(300_000);
 const files: Record<string, Buffer> = {
   "config.json": Buffer.from("{}"),
+  "tokenizer.json": Buffer.from("{}"),
   "model.safetensors": weights,
   "pytorch_model.bin": Buffer.from("no"),
 };
@@ -110,12 +111,36 @@ describe("the hub", () => {
   test("a model is downloaded once, without files it does not need, and then found offline", async () => {
     let last = { done: 0, total: 0 };
     const dir = await resolve_model("org/name", { on_progress: (progress) => (last = progress) });
-    assert.deepEqual((await readdir(dir)).sort(), ["config.json", "model.safetensors"]);
+    assert.deepEqual((await readdir(dir)).sort(), ["config.json", "model.safetensors", "tokenizer.json"]);
     assert.deepEqual(await readFile(join(dir, "model.safetensors")), weights);
-    assert.deepEqual(last, { file: "model.safetensors", done: last.total, total: weights.length + 2 });
+    assert.deepEqual(last, { file: "model.safetensors", done: last.total, total: weights.length + 4 });
     assert.equal(await resolve_model("org/name"), dir);
     assert.equal(await resolve_model("org/name", { offline: true }), dir);
     assert.equal(ranges.length, 1);
+  });
+
+  test("a tokenizer is had without the weights", async () => {
+    const dir = await resolve_tokenizer("org/name");
+    assert.deepEqual((await readdir(dir)).sort(), ["config.json", "tokenizer.json"]);
+    assert.equal(await resolve_tokenizer("org/name", { offline: true }), dir);
+    await rejects(resolve_model("org/name", { offline: true }), "offline", /another machine/);
+    assert.equal(await resolve_model("org/name"), dir);
+    assert.deepEqual(ranges, [undefined]);
+  });
+
+  test("what another tool downloaded is found offline, once every shard is there", async () => {
+    const storage = join(process.env.HF_HUB_CACHE!, "models--org--name");
+    const dir = join(storage, "snapshots", SHA);
+    await mkdir(dir, { recursive: true });
+    await mkdir(join(storage, "refs"));
+    await writeFile(join(storage, "refs/main"), SHA);
+    await writeFile(join(dir, "config.json"), "{}");
+    const weight_map = { a: "model-1.safetensors", b: "model-2.safetensors" };
+    await writeFile(join(dir, "model.safetensors.index.json"), JSON.stringify({ weight_map }));
+    await writeFile(join(dir, "model-1.safetensors"), "");
+    await rejects(resolve_model("org/name", { offline: true }), "offline", /not in the cache/);
+    await writeFile(join(dir, "model-2.safetensors"), "");
+    assert.equal(await resolve_model("org/name", { offline: true }), dir);
   });
 
   test("an interrupted download goes on where it was", async () => {

@@ -1,12 +1,17 @@
 /** Templates: what users type stays text, abuse ends in an error, and the fallbacks read as their models expect. */
 import assert from "node:assert/strict";
+import { copyFile, mkdir, mkdtemp } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import { test } from "node:test";
+import { AutoTokenizer } from "../../src/engine/auto.js";
 import { BimedixError } from "../../src/errors.js";
 import { type ChatMessage, render_chat } from "../../src/text/chat.js";
 import type { TokenizerFiles } from "../../src/text/files.js";
 import { fallback_template } from "../../src/text/prompts.js";
 import { StopStrings } from "../../src/text/stop.js";
 import { create_tokenizer } from "../../src/text/tokenizer.js";
+import { root } from "../fixtures.js";
 
 const user = (content: string): ChatMessage => ({ role: "user", content });
 const assistant = (content: string): ChatMessage => ({ role: "assistant", content });
@@ -34,6 +39,18 @@ test("fallback templates", () => {
     "Below is an instruction that describes a task, paired with an input that provides further context." +
       "Write a response that appropriately completes the request.\n\n### Instruction:\nAnswer.\n\n### Input:\nWhat is fever?\n\n### Response:",
   );
+});
+
+test("a template is chosen by the folder's own name, and by the repository's in the hub's cache", async () => {
+  const parent = await mkdtemp(join(tmpdir(), "bimedix-mixtral-"));
+  const llama2 = fallback_template("llama", "llama").chat_template;
+  for (const folder of ["Llama-2-7b", "models--meta-llama--Llama-2-7b/snapshots/mixtral"]) {
+    const dir = join(parent, folder);
+    await mkdir(dir, { recursive: true });
+    for (const file of ["config.json", "tokenizer.json", "tokenizer_config.json"])
+      await copyFile(join(root, "models/nano", file), join(dir, file));
+    assert.equal((await AutoTokenizer.from_pretrained(dir)).chat_template, llama2);
+  }
 });
 
 test("messages that no template can take are named", () => {

@@ -71,6 +71,22 @@ describe("the Mixtral tokenizer", { skip }, async () => {
     }
   });
 
+  test("tokens that a fine-tuning added beside tokenizer.model are control tokens", async () => {
+    const dir = await mkdtemp(join(tmpdir(), "bimedix-"));
+    await cp(join(mixtral, "tokenizer.model"), join(dir, "tokenizer.model"));
+    await writeFile(join(dir, "added_tokens.json"), JSON.stringify({ "<|im_start|>": 32000 }));
+    const added_tokens_decoder = { 1: { content: "<s>", special: true }, 32001: { content: "[PAD]", special: true } };
+    await writeFile(join(dir, "tokenizer_config.json"), JSON.stringify({ added_tokens_decoder }));
+    const tokenizer = await load_tokenizer(dir);
+    const plain = { add_special_tokens: false };
+    assert.equal(tokenizer.vocab_size, 32002);
+    assert.deepEqual(tokenizer.encode("<|im_start|>", plain), from_model.encode("<|im_start|>", plain));
+    assert.deepEqual(tokenizer.encode("<|im_start|>", { ...plain, split_special_tokens: false }), [32000]);
+    assert.equal(tokenizer.decode([32000, 32001, 1], { skip_special_tokens: true }), "");
+    await writeFile(join(dir, "added_tokens.json"), JSON.stringify({ "<|im_start|>": 32005 }));
+    await assert.rejects(load_tokenizer(dir), /no token has id 32000/);
+  });
+
   test("chats equal transformers'", () => {
     for (const [messages, text, ids] of fixture.chats) {
       assert.equal(from_json.apply_chat_template(messages, { tokenize: false, chat_template: MIXTRAL }), text);
