@@ -1,5 +1,6 @@
 #!/usr/bin/env node
 /** The command line: verbs and their options. What a verb does is in a file of its own, loaded when it runs. */
+import { readFileSync } from "node:fs";
 import { Command, CommanderError, Option } from "commander";
 import { BimedixError } from "../errors.js";
 import { dtypes } from "../model/convert.js";
@@ -22,12 +23,13 @@ const generate_options = (command: Command): Command =>
 
 const program = new Command("bimedix")
   .description("A bilingual medical language model on this machine. For research, not medical advice.")
+  .version(JSON.parse(readFileSync(new URL("../../../package.json", import.meta.url), "utf8")).version)
   .showHelpAfterError("(bimedix --help shows the usage)")
   .exitOverride();
 
 generate_options(model_options(program.command("chat [question...]", { isDefault: true })))
   .description("answer a question, or open a chat when there is none")
-  .action(async (question: string[], options) => (await import("./chat.js")).chat(question.join(" "), options));
+  .action(async (question: string[], options) => (await import("./chat.js")).chat(question.join(" ").trim(), options));
 
 model_options(program.command("mcqa"))
   .description("choose between options, with the probability of each")

@@ -1,16 +1,31 @@
 /** Checkpoints that lie, are cut short or are not there: each ends in one typed line, and nothing half-written loads. */
 import assert from "node:assert/strict";
-import { chmod, cp, mkdtemp, open, readFile, rename, rm, symlink, truncate, writeFile } from "node:fs/promises";
+import { spawnSync } from "node:child_process";
+import {
+  chmod,
+  cp,
+  mkdir,
+  mkdtemp,
+  open,
+  readdir,
+  readFile,
+  rename,
+  rm,
+  symlink,
+  truncate,
+  writeFile,
+} from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { describe, test } from "node:test";
+import { Assistant } from "../../src/assistant/assistant.js";
 import { LocalEngine } from "../../src/engine/local.js";
 import { BimedixError } from "../../src/errors.js";
 import { open_checkpoint } from "../../src/model/checkpoint.js";
 import { parse_config } from "../../src/model/config.js";
 import { convert, parse_dtype } from "../../src/model/convert.js";
 import { open_store } from "../../src/model/store.js";
-import { twins } from "../fixtures.js";
+import { root, twins } from "../fixtures.js";
 
 async function copy_of(name: string): Promise<string> {
   const dir = await mkdtemp(join(tmpdir(), "bimedix-"));
@@ -368,9 +383,38 @@ describe("a converted model", () => {
     );
   });
 
+  test("that was killed is cleared away by the next one, and one that is running is not", async () => {
+    const dir = await copy_of(SINGLE);
+    await mkdir(join(dir, "onnx"));
+    const dead = spawnSync(process.execPath, ["-e", ""]).pid;
+    for (const pid of [dead, process.pid]) await writeFile(join(dir, `${graph}_data.${pid}.7.part`), "");
+    await convert(await open_checkpoint(dir), { dtype: "q4" });
+    assert.deepEqual((await readdir(join(dir, "onnx"))).sort(), [
+      "model_q4.onnx",
+      "model_q4.onnx_data",
+      `model_q4.onnx_data.${process.pid}.7.part`,
+    ]);
+  });
+
+  test("in another folder is a model by itself", async () => {
+    const output = await mkdtemp(join(tmpdir(), "bimedix-"));
+    await convert(await open_checkpoint(join(root, "models/nano")), { dtype: "q4", output });
+    assert.deepEqual((await readdir(output)).sort(), [
+      "README.md",
+      "chat_template.jinja",
+      "config.json",
+      "generation_config.json",
+      "onnx",
+      "special_tokens_map.json",
+      "tokenizer.json",
+      "tokenizer_config.json",
+    ]);
+    const assistant = await Assistant.from_pretrained(output, { dtype: "q4" });
+    await assistant.dispose();
+  });
+
   test("on a full disk", { skip: process.platform === "linux" ? false : "/dev/full is Linux's" }, async () => {
     const dir = await copy_of(SINGLE);
-    const { mkdir } = await import("node:fs/promises");
     await mkdir(join(dir, "onnx"));
     await symlink("/dev/full", join(dir, `${graph}_data.${process.pid}.0.part`));
     await rejects(convert(await open_checkpoint(dir), { dtype: "q4" }), "disk_full", /free some space/);
