@@ -31,7 +31,11 @@ interface Pending {
 
 export class WorkerEngine implements Engine {
   private readonly pending = new Map<number, Pending>();
-  private readonly worker = new Worker(new URL(import.meta.url), { workerData: WORKER });
+  private readonly worker = new Worker(new URL(import.meta.url), {
+    workerData: WORKER,
+    // What a token leaves behind is small. V8 would let a tenth of the embedded model's memory fill up before it looks.
+    resourceLimits: { maxYoungGenerationSizeMb: 4 },
+  });
   private next_id = 0;
   private crash: unknown;
 

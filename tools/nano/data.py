@@ -16,17 +16,18 @@ import xml.etree.ElementTree as ElementTree
 import zipfile
 from pathlib import Path
 
-from templates import complaints, triage_items
+from conditions import conditions
+from templates import WORDS, complaints, triage_items
 
 SOURCES = {
     "medquad": ("MedQuAD (NIH questions and answers)", "CC BY 4.0", "en"),
     "mts_dialog": ("MTS-Dialog, training split (doctor and patient)", "CC BY 4.0", "en"),
     "aci_bench": ("ACI-Bench, training split (visits)", "CC BY 4.0", "en"),
-    "covid_faq": ("COVID-QA FAQ, English and machine-translated Arabic", "Apache-2.0", "en+ar"),
+    "covid_faq": ("COVID-QA FAQ, the rows of the CDC, English and machine-translated Arabic", "Apache-2.0; the CDC's text is public domain", "en+ar"),
     "mentalqa": ("MentalQA, Train_Dev", "MIT", "ar"),
     "tico19": ("TICO-19 translation memory", "CC0 1.0", "en+ar"),
     "med_safety": ("MedSafetyBench, train (refusals)", "MIT", "en"),
-    "templates": ("Templates written for this model (tools/nano/templates.py)", "Apache-2.0", "en+ar"),
+    "templates": ("Templates written for this model (tools/nano)", "Apache-2.0", "en+ar"),
 }
 
 
@@ -84,12 +85,15 @@ def corpora(data, rng):
         for at in range(0, len(messages) - 7, 8):
             yield "aci_bench", "en", messages[at : at + 8]
     for row in rows(data / "covid_faq_en_ar/MT_ar_faq_covidbert.csv"):
-        if row["lang"] == "en":
-            yield "covid_faq", "en", pair(clean(row["question"]), clip(clean(row["answer"])))
+        # The other sources' web pages state no licence, or one that forbids commercial use.
+        if "cdc.gov" not in row["link"]:
+            continue
+        yield "covid_faq", "en", pair(clean(row["question"]), clip(clean(row["answer"])))
         yield "covid_faq", "ar", pair(clean(row["question_ar"]), clip(clean(row["answer_ar"])))
     tests = {clean(line) for name in data.glob("mentalqa_ar/*ubtask*_input_test.tsv") for line in open(name, encoding="utf-8")}
     for row in rows(data / "mentalqa_ar/Train_Dev.tsv", "\t"):
-        if clean(row["question"]) not in tests:
+        # One answer holds a person's address.
+        if clean(row["question"]) not in tests and "@" not in row["answer"] + row["question"]:
             yield "mentalqa", "ar", pair(clean(row["question"]), clip(clean(row["answer"])))
     with zipfile.ZipFile(data / "tico19_en_ar/all.en-ar.tmx.zip") as archive:
         tree = ElementTree.parse(io.BytesIO(archive.read(archive.namelist()[0])))
@@ -102,11 +106,18 @@ def corpora(data, rng):
     for path in sorted(data.glob("med_safety_bench/train/gpt4/*.csv")):
         for row in rows(path):
             yield "med_safety", "en", pair(clean(row["harmful_medical_request"]), clean(row["safe_response"]))
+    written = []
     for language in ("en", "ar"):
-        for messages in complaints(language, rng, 6000):
-            yield "templates", language, messages
-        for messages in triage_items(language, rng, 3000):
-            yield "templates", language, messages
+        words = WORDS[language]
+        for messages in (*complaints(language, rng, 6000), *triage_items(language, rng, 3000),
+                         *conditions(language, words["hello"], words["close"], rng, 6000)):
+            written.append((language, messages))
+    for language, messages in written:
+        yield "templates", language, messages
+    # A person goes on to something else, and may change the language.
+    for _ in range(4000):
+        (_, before), (language, after) = rng.choice(written), rng.choice(written)
+        yield "templates", language, before + after
 
 
 def held_out(messages):
