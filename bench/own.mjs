@@ -59,6 +59,16 @@ async function abort_ms() {
   return { answered, free: performance.now() - begin };
 }
 
+/** By what part memory grows from the 20th to the 220th of many short answers. */
+async function growth() {
+  let before = 0;
+  for (let i = 0; i < 220; i++) {
+    await model.generate({ ...greedy, input_ids: [random_tokens(20 + (i % 5) * 10)], max_new_tokens: 8 });
+    if (i === 19) before = process.memoryUsage.rss();
+  }
+  return process.memoryUsage.rss() / before - 1;
+}
+
 if (large) {
   result.decode_20 = await median_of(3, () => decode(20, 16));
   // Logits at every position, or a single layer would only compute the last one.
@@ -85,6 +95,7 @@ if (large) {
   result.prompt_1064_with_1000_cached_ms = await median_of(3, with_shared);
   result.timer_gap_ms = await longest_gap_ms(() => first_token_ms(random_tokens(2000)));
   result.abort = await abort_ms();
+  result.growth = await growth();
 }
 await model.dispose();
 result.peak_mb = peak_mb();

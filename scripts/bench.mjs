@@ -91,7 +91,7 @@ bimedix q4 beside llama.cpp: prefill ${ratio(own, llama, "prefill")}, decode ${r
 
 A prompt of 1,064 tokens takes ${fixed(own.prompt_1064_ms)} ms to its first token, and ${fixed(own.prompt_1064_with_1000_cached_ms)} ms when its first 1,000 tokens were seen before.
 
-During a prefill of 2,000 tokens the longest time between two ticks of a timer of 50 ms was ${fixed(own.timer_gap_ms)} ms. A caller that aborted it was answered after ${fixed(own.abort?.answered)} ms; ${fixed(own.abort?.free)} ms after the abort the next call had its first token.
+During a prefill of 2,000 tokens the longest time between two ticks of a timer of 50 ms was ${fixed(own.timer_gap_ms)} ms. A caller that aborted it was answered after ${fixed(own.abort?.answered)} ms; ${fixed(own.abort?.free)} ms after the abort the next call had its first token. 200 answers in a row changed the memory of ${fixed(own.peak_mb)} MB by ${fixed(100 * own.growth, 1)} %.
 
 A decoded token reads ${fixed(weights.decode)} M weights; in q4 with a scale for 128 that is ${fixed(read_mb)} MB, which the memory's limit allows ${fixed((1000 * machine.read_gb_per_s) / read_mb)} times a second. A token of a prompt is ${fixed((2 * weights.prompt) / 1000, 2)} GFLOP in products with weights (the last layer finishes only the last token), so ${fixed(own.prefill)} tokens a second are ${fixed((2 * weights.prompt * own.prefill) / 1000)} GFLOP/s; these products are in int8, which is why that can pass the float32 limit.
 

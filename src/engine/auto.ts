@@ -24,6 +24,8 @@ export interface ModelGenerateOptions extends SamplingOptions {
   input_ids: readonly (readonly number[])[];
   /** Accepted because tokenizers return it; nothing is padded, so it must be all ones. */
   attention_mask?: readonly (readonly number[])[];
+  /** Keep the k likeliest tokens when sampling; 0 keeps all. Default: the model's, else 50, as in transformers. */
+  top_k?: number;
   max_new_tokens?: number;
   /** null never stops. Default: what generation_config.json or config.json says. */
   eos_token_id?: number | readonly number[] | null;
@@ -198,5 +200,6 @@ async function read_generation_config(
   const numbers = ["temperature", "top_k", "top_p", "min_p", "repetition_penalty", "max_new_tokens"] as const;
   const found = numbers.filter((name) => typeof json[name] === "number").map((name) => [name, json[name] as number]);
   const eos = [json.eos_token_id ?? config.eos_token_id].flat().filter((id): id is number => Number.isInteger(id));
-  return { ...Object.fromEntries(found), eos_token_id: eos, ...(json.do_sample === true ? { do_sample: true } : {}) };
+  const do_sample = json.do_sample === true ? { do_sample: true } : {};
+  return { top_k: 50, ...Object.fromEntries(found), eos_token_id: eos, ...do_sample };
 }
