@@ -66,6 +66,8 @@ export class Graph {
   readonly inputs: Value[] = [];
   readonly outputs: { name: string; value: Value }[] = [];
   readonly nodes: Node[] = [];
+  /** The model's metadata_props. */
+  readonly metadata = new Map<string, string>();
   private readonly initializers = new Map<string, { value: Value; bytes: TensorBytes }>();
   private readonly constants = new Map<string, Value>();
   private next_id = 0;
@@ -142,6 +144,7 @@ export class Graph {
     for (const [domain, version] of [["", OPSET] as const, [MICROSOFT, 1] as const]) {
       model.bytes(8, new Message().bytes(1, domain).int(2, version));
     }
+    for (const [key, value] of this.metadata) model.bytes(14, new Message().bytes(1, key).bytes(2, value));
     return model.finish();
   }
 }

@@ -130,35 +130,51 @@ function plan(
     end = offset + byte_length;
     return offset;
   };
-  for (const { name } of expected_tensors(config)) {
-    const tensor = tensors.get(name)!;
-    const kind = storage(tensor, dtype);
-    const count = elements(tensor);
-    let value_bytes = 4;
-    let scale_bytes = 0;
-    let values_at: number;
-    let scales_at = 0;
-    if (kind === "float32") values_at = place(name, "float32", tensor.shape);
-    else {
+  for (const group of neighbours(expected_tensors(config))) {
+    const kinds = group.map((name) => storage(tensors.get(name)!, dtype));
+    const places = group.map((name, i) => {
+      const kind = kinds[i]!;
+      const { shape } = tensors.get(name)!;
+      if (kind === "float32") return { values_at: place(name, "float32", shape), value_bytes: 4 };
+      const [rows, columns] = shape as [number, number];
       const { bits, block_size } = kind;
-      const [rows, columns] = tensor.shape as [number, number];
-      [value_bytes, scale_bytes] = [bits / 8, 4 / block_size];
-      values_at = place(codes_name(name, bits), "uint8", [rows, columns / block_size, (block_size * bits) / 8]);
-      scales_at = place(scales_name(name), "float32", [count / block_size]);
-    }
-    for (let first = 0; first < count; first += PIECE) {
-      pieces.push({
-        tensor,
-        first,
-        count: Math.min(PIECE, count - first),
-        storage: kind,
-        file,
-        values_at: values_at + first * value_bytes,
-        scales_at: scales_at + first * scale_bytes,
-      });
+      const dims = [rows, columns / block_size, (block_size * bits) / 8];
+      return { values_at: place(codes_name(name, bits), "uint8", dims), value_bytes: bits / 8 };
+    });
+    for (const [i, name] of group.entries()) {
+      const tensor = tensors.get(name)!;
+      const kind = kinds[i]!;
+      const { values_at, value_bytes } = places[i]!;
+      const count = elements(tensor);
+      const scale_bytes = kind === "float32" ? 0 : 4 / kind.block_size;
+      const scales_at = kind === "float32" ? 0 : place(scales_name(name), "float32", [count / kind.block_size]);
+      for (let first = 0; first < count; first += PIECE) {
+        pieces.push({
+          tensor,
+          first,
+          count: Math.min(PIECE, count - first),
+          storage: kind,
+          file,
+          values_at: values_at + first * value_bytes,
+          scales_at: scales_at + first * scale_bytes,
+        });
+      }
     }
   }
   return { stored, pieces };
+}
+
+/** The names in order, in groups whose codes, and then scales, lie one behind the other: the decoder multiplies them as one. */
+function* neighbours(tensors: Iterable<{ name: string }>): Generator<string[]> {
+  let group: string[] = [];
+  for (const { name } of tensors) {
+    if (!/\.(k_proj|v_proj|w3|up_proj)\.weight$/.test(name)) {
+      if (group.length > 0) yield group;
+      group = [];
+    }
+    group.push(name);
+  }
+  yield group;
 }
 
 /** Removes what conversions left behind whose process was killed: a part is as large as the model. */

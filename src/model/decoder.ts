@@ -133,24 +133,15 @@ function attention(
   const group = heads / kv_heads;
   // [tokens, heads * head_dim] -> [1, heads, tokens, head_dim], rotated
   const rotate = (value: Value, num_heads: number) => {
-    const by_token = op.reshape(value, [1, -1, num_heads, head_dim], [1, "tokens", num_heads, head_dim]);
-    return op.rotary(op.transpose(by_token, [0, 2, 1, 3]), rope.positions, rope.cos, rope.sin);
+    const apart = op.reshape(value, [1, -1, num_heads, head_dim], [1, "tokens", num_heads, head_dim]);
+    return op.rotary(op.transpose(apart, [0, 2, 1, 3]), rope.positions, rope.cos, rope.sin);
   };
+  const [q, k, v] = weights.linears([`${name}.q_proj.weight`, `${name}.k_proj.weight`, `${name}.v_proj.weight`], x);
   // The heads of a group share their keys, so they are rows of one product: [kv_heads, group * tokens, head_dim]
-  const query = op.reshape(
-    rotate(weights.linear(`${name}.q_proj.weight`, x), heads),
-    [kv_heads, -1, head_dim],
-    [kv_heads, "group * tokens", head_dim],
-  );
-  const key = op.reshape(
-    rotate(weights.linear(`${name}.k_proj.weight`, x), kv_heads),
-    [kv_heads, -1, head_dim],
-    [kv_heads, "tokens", head_dim],
-  );
-  const value = op.transpose(
-    op.reshape(weights.linear(`${name}.v_proj.weight`, x), [-1, kv_heads, head_dim], ["tokens", kv_heads, head_dim]),
-    [1, 0, 2],
-  );
+  const query = op.reshape(rotate(q!, heads), [kv_heads, -1, head_dim], [kv_heads, "group * tokens", head_dim]);
+  const key = op.reshape(rotate(k!, kv_heads), [kv_heads, -1, head_dim], [kv_heads, "tokens", head_dim]);
+  const by_token = op.reshape(v!, [-1, kv_heads, head_dim], ["tokens", kv_heads, head_dim]);
+  const value = op.transpose(by_token, [1, 0, 2]);
 
   const scale = { transpose_b: true, alpha: head_dim ** -0.5 };
   const scores = op.concat([op.matmul(query, past.key, scale), op.matmul(query, key, scale)], -1, "visible");
@@ -167,8 +158,8 @@ function attention(
 
 /** `w2(silu(w1 x) * w3 x)`, under the names that the checkpoint gives to w1, w3 and w2. */
 function mlp(weights: Weights, name: string, [w1, w3, w2]: [string, string, string], x: Value): Value {
-  const gate = op.silu(weights.linear(`${name}.${w1}.weight`, x));
-  return weights.linear(`${name}.${w2}.weight`, op.mul(gate, weights.linear(`${name}.${w3}.weight`, x)));
+  const [gate, up] = weights.linears([`${name}.${w1}.weight`, `${name}.${w3}.weight`], x);
+  return weights.linear(`${name}.${w2}.weight`, op.mul(op.silu(gate!), up!));
 }
 
 /**

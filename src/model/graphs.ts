@@ -6,7 +6,7 @@ import { Graph, type Value } from "../graph/graph.js";
 import * as op from "../graph/ops.js";
 import type { ModelConfig } from "./config.js";
 import { decoder } from "./decoder.js";
-import { type StoredTensor, Weights } from "./weights.js";
+import { type StoredTensor, TENSOR_TABLE, tensor_table, Weights } from "./weights.js";
 
 /** What the cached keys and values are kept in. */
 export type CacheType = "float32" | "float16";
@@ -63,9 +63,12 @@ export function engine_graph(
  *   input_ids int64 [1, tokens], attention_mask int64 [1, visible], position_ids int64 [1, tokens],
  *   past_key_values.N.key and .value float32 [1, kv_heads, cached, head_dim]
  *   -> logits float32 [1, tokens, vocab], present.N.key and .value float32 [1, kv_heads, visible, head_dim]
+ *
+ * Its metadata holds the table of tensors, from which the engine builds its own graph.
  */
 export function exported_graph(config: ModelConfig, stored: ReadonlyMap<string, StoredTensor>): Graph {
   const graph = new Graph(config.model_type);
+  graph.metadata.set(TENSOR_TABLE, tensor_table(stored));
   const { num_hidden_layers: layers, num_key_value_heads: kv_heads, head_dim } = config;
   const flat = (value: Value, dim: string) => op.reshape(value, [-1], [dim]);
   const input_ids = flat(graph.input("input_ids", "int64", [1, "tokens"]), "tokens");

@@ -9,12 +9,11 @@ import { homedir } from "node:os";
 import { basename, dirname, join } from "node:path";
 import { BimedixError } from "../errors.js";
 import { file_error } from "../files.js";
-import { type DataType, data_types } from "../graph/graph.js";
-import { as_text, type Field, fields } from "../protobuf.js";
+import { as_text, fields } from "../protobuf.js";
 import { open_checkpoint } from "./checkpoint.js";
 import { type ModelConfig, read_config } from "./config.js";
 import { convert, type Dtype, model_file } from "./convert.js";
-import type { StoredTensor } from "./weights.js";
+import { parse_tensor_table, type StoredTensor, TENSOR_TABLE } from "./weights.js";
 
 export interface Store {
   config: ModelConfig;
@@ -67,9 +66,9 @@ async function fingerprint(dir: string, files: Set<string>): Promise<string> {
 }
 
 /** Changes when the converter writes something else, so that an older cache is not read. */
-const CONVERTER = "2";
+const CONVERTER = "3";
 
-/** The tensors of a converted model, or null when there is none. @throws BimedixError bad_checkpoint when it is damaged */
+/** The tensors of a model that was converted here, or null when there is none. @throws BimedixError bad_checkpoint when it is damaged */
 export async function read_converted(graph_file: string): Promise<Pick<Store, "tensors" | "folder"> | null> {
   let graph: Uint8Array;
   try {
@@ -93,50 +92,27 @@ export async function read_converted(graph_file: string): Promise<Pick<Store, "t
   );
   const { size } = await handle.stat();
   await handle.close();
-  const tensors = new Map<string, StoredTensor>();
   try {
-    for (const tensor of initializers(graph)) {
-      if (!("location" in tensor.bytes)) continue;
-      const { location, offset, byte_length } = tensor.bytes;
-      if (location !== `${basename(graph_file)}_data`)
-        bad(`weights in ${JSON.stringify(location)}`, "only the _data file beside it");
-      if (offset + byte_length > size)
-        bad(`${tensor.name} ends at byte ${offset + byte_length} of ${size}`, "weights that are not cut short");
-      tensors.set(tensor.name, { ...tensor, bytes: { location: basename(data_file), offset, byte_length } });
-    }
+    const table = table_of(graph);
+    if (table === null) return null;
+    return { tensors: parse_tensor_table(table, basename(data_file), size), folder: dirname(data_file) };
   } catch (error) {
-    if (error instanceof RangeError) bad("not an ONNX file", "a graph written by bimedix convert");
+    if (error instanceof RangeError || error instanceof SyntaxError)
+      bad(error.message, "a graph written by bimedix convert, and weights that are not cut short");
     throw error;
   }
-  return { tensors, folder: dirname(data_file) };
 }
 
-/** The initialisers of a ModelProto whose bytes are elsewhere, with their shapes. */
-function* initializers(model: Uint8Array): Generator<StoredTensor & { name: string }> {
-  const nested = (value: Field["value"]) => fields(value as Uint8Array);
-  const type_names = Object.entries(data_types) as [DataType, number][];
-  for (const top of fields(model)) {
-    if (top.field !== 7) continue;
-    for (const part of nested(top.value)) {
-      if (part.field !== 5) continue;
-      const dims: number[] = [];
-      const external: Record<string, string> = {};
-      let name = "";
-      let dtype: DataType | undefined;
-      for (const { field, value } of nested(part.value)) {
-        if (field === 1) dims.push(value as number);
-        else if (field === 2) dtype = type_names.find(([, number]) => number === value)?.[0];
-        else if (field === 8) name = as_text(value);
-        else if (field === 13) {
-          const [key, text] = [...nested(value)].map((entry) => as_text(entry.value));
-          external[key!] = text!;
-        }
-      }
-      if (external.location === undefined || !dtype || name.endsWith(".table")) continue;
-      const [offset, byte_length] = [Number(external.offset), Number(external.length)];
-      if (!Number.isSafeInteger(offset) || !Number.isSafeInteger(byte_length))
-        throw new RangeError(`${name} has no offset`);
-      yield { name, dtype, dims, bytes: { location: external.location, offset, byte_length } };
-    }
+/** The table of tensors in a ModelProto's metadata; null in a graph that another program wrote. */
+function table_of(model: Uint8Array): string | null {
+  let table: string | null = null;
+  let has_graph = false;
+  for (const { field, value } of fields(model)) {
+    if (field === 7) has_graph = true;
+    if (field !== 14 || typeof value === "number") continue;
+    const [key, text] = [...fields(value)].map((part) => as_text(part.value));
+    if (key === TENSOR_TABLE && text !== undefined) table = text;
   }
+  if (!has_graph) throw new RangeError("not an ONNX file");
+  return table;
 }

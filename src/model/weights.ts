@@ -15,6 +15,34 @@ export interface StoredTensor {
   bytes: TensorBytes;
 }
 
+/** The key of a converted graph's metadata under which `tensor_table` stands. */
+export const TENSOR_TABLE = "bimedix.tensors";
+
+/** Where each tensor lies in a file of weights, as JSON: the graph beside it joins some, and a reader wants them all. */
+export function tensor_table(stored: ReadonlyMap<string, StoredTensor>): string {
+  const rows = [...stored].map(([name, { dtype, dims, bytes }]) => {
+    if (!("location" in bytes)) throw new TypeError(`${name} is not in a file`);
+    return [name, dtype, dims, bytes.offset];
+  });
+  return JSON.stringify(rows);
+}
+
+/** The table of the file `location`, which has `size` bytes. @throws RangeError for what cannot be true */
+export function parse_tensor_table(json: string, location: string, size: number): Map<string, StoredTensor> {
+  const natural = (value: unknown): value is number => Number.isSafeInteger(value) && (value as number) >= 0;
+  const tensors = new Map<string, StoredTensor>();
+  for (const row of JSON.parse(json) as unknown[]) {
+    const [name, dtype, dims, offset] = Array.isArray(row) ? row : [];
+    const known = dtype === "float32" || dtype === "uint8";
+    if (typeof name !== "string" || !known || !Array.isArray(dims) || !dims.every(natural) || !natural(offset))
+      throw new RangeError(`a table with the row ${JSON.stringify(row).slice(0, 100)}`);
+    const byte_length = dims.reduce((product, dim) => product * dim, dtype === "float32" ? 4 : 1);
+    if (offset + byte_length > size) throw new RangeError(`${name} ends at byte ${offset + byte_length} of ${size}`);
+    tensors.set(name, { dtype, dims, bytes: { location, offset, byte_length } });
+  }
+  return tensors;
+}
+
 export class Weights {
   private readonly values = new Map<string, Value>();
 
@@ -43,6 +71,18 @@ export class Weights {
     return weight ? op.linear_quantized(x, weight, this.accuracy_level) : op.linear(x, this.value(name));
   }
 
+  /**
+   * `linear` for several weights of one `x`. Quantised matrices that lie one behind the other in their file are one matrix:
+   * `x` is rounded once, and there is one product to start instead of several.
+   */
+  linears(names: readonly string[], x: Value): Value[] {
+    const stacked = this.stacked(names);
+    if (!stacked) return names.map((name) => this.linear(name, x));
+    const rows = names.map((name) => this.quantized_dims(name)!.rows);
+    const product = op.linear_quantized(x, stacked, this.accuracy_level);
+    return op.split(product, -1, this.graph.constant("int64", rows), rows);
+  }
+
   /** The rows `ids` of table `name [rows, columns]`, in float32. */
   embedding(name: string, ids: Value): Value {
     const weight = this.quantized(name);
@@ -58,15 +98,43 @@ export class Weights {
   }
 
   private quantized(name: string): op.Quantized | null {
+    const dims = this.quantized_dims(name);
+    return dims && { ...dims, codes: this.value(codes_name(name, dims.bits)), scales: this.value(scales_name(name)) };
+  }
+
+  private quantized_dims(name: string): Omit<op.Quantized, "codes" | "scales"> | null {
     for (const bits of [4, 8] as const) {
       const stored = this.stored.get(codes_name(name, bits));
       if (!stored) continue;
       const [rows, blocks, block_bytes] = stored.dims as [number, number, number];
       const block_size = (block_bytes * 8) / bits;
-      const codes = this.value(codes_name(name, bits));
-      return { rows, columns: blocks * block_size, bits, block_size, codes, scales: this.value(scales_name(name)) };
+      return { rows, columns: blocks * block_size, bits, block_size };
     }
     return null;
+  }
+
+  private stacked(names: readonly string[]): op.Quantized | null {
+    const parts = names.map((name) => this.quantized_dims(name));
+    const [first] = parts;
+    if (!first || parts.some((part) => part?.bits !== first.bits || part.block_size !== first.block_size)) return null;
+    const codes = this.joined(names.map((name) => codes_name(name, first.bits)));
+    const scales = this.joined(names.map(scales_name));
+    return codes && scales && { ...first, rows: codes.dims[0] as number, codes, scales };
+  }
+
+  /** Tensors that lie one behind the other in one file, as one: their first dimensions add up. */
+  private joined(names: readonly string[]): Value | null {
+    const [first, ...rest] = names.map((name) => this.stored.get(name)!);
+    if (!first || !("location" in first.bytes)) return null;
+    const bytes = { ...first.bytes };
+    let length = first.dims[0]!;
+    for (const { bytes: next, dims } of rest) {
+      if (!("location" in next) || next.location !== bytes.location || next.offset !== bytes.offset + bytes.byte_length)
+        return null;
+      bytes.byte_length += next.byte_length;
+      length += dims[0]!;
+    }
+    return this.graph.weight(names.join(" + "), first.dtype, [length, ...first.dims.slice(1)], bytes);
   }
 
   private value(name: string): Value {

@@ -359,12 +359,32 @@ describe("a converted model", () => {
     }
   });
 
-  test("that names another file", async () => {
+  test("with a table that lies", async () => {
     const dir = await make();
-    const bytes = await readFile(join(dir, graph));
-    const text = bytes.toString("latin1").replaceAll("model_q4.onnx_data", "../../../../etc/pw");
-    await writeFile(join(dir, graph), text, "latin1");
-    await rejects(open_store(dir, { dtype: "q4" }), "bad_checkpoint", /only the _data file/);
+    const whole = (await readFile(join(dir, graph))).toString("latin1");
+    // Of equal length, so that the message around the table stays whole.
+    const row = /("model\.norm\.weight","float32",\[\d+\],)(\d+)/;
+    for (const lie of [
+      (text: string) => text.replace("[", "{"),
+      (text: string) => text.replace("float32", "float99"),
+      (text: string) => text.replace(row, (_, before: string, offset: string) => before + offset.replace(/./g, "9")),
+      (text: string) =>
+        text.replace(row, (_, before: string, offset: string) => `${before}${offset.replace(/^./, "-")}`),
+    ]) {
+      assert.match(whole, row);
+      await writeFile(join(dir, graph), whole.replace(row, lie), "latin1");
+      await rejects(open_store(dir, { dtype: "q4" }), "bad_checkpoint", /bimedix convert/);
+    }
+  });
+
+  test("by another program is passed over", async () => {
+    const dir = await make();
+    const whole = (await readFile(join(dir, graph))).toString("latin1");
+    await writeFile(join(dir, graph), whole.replace("bimedix.tensors", "another.tensors"), "latin1");
+    process.env.BIMEDIX_CACHE = await mkdtemp(join(tmpdir(), "bimedix-"));
+    const { folder } = await open_store(dir, { dtype: "q4" });
+    assert.ok(folder.startsWith(process.env.BIMEDIX_CACHE));
+    delete process.env.BIMEDIX_CACHE;
   });
 
   test("that was interrupted leaves nothing that loads", async () => {
