@@ -9,7 +9,8 @@ const BUILT = join(root, "dist/.built");
 
 /** Runs a command with its output on stderr, so that stdout stays the program's own; ends this process when it fails. */
 export function run(command, args, options = {}) {
-  const shell = process.platform === "win32";
+  // On Windows npm is a script, which only a shell finds; node's own path may hold spaces, which a shell would split.
+  const shell = process.platform === "win32" && command === "npm";
   const { status } = spawnSync(command, args, { cwd: root, stdio: ["ignore", 2, 2], shell, ...options });
   if (status !== 0) process.exit(status ?? 1);
 }
