@@ -162,7 +162,7 @@ export class Assistant {
 
   private async *continue(input_ids: number[], { stop, ...options }: AnswerOptions): AsyncGenerator<string> {
     const decoder = new StreamingDecoder(this.tokenizer, { skip_special_tokens: true });
-    const stops = new StopStrings(stop === undefined ? [] : [stop].flat());
+    const stops = new StopStrings(stop);
     for await (const { token_id } of this.model.stream({ ...options, input_ids: [input_ids] })) {
       // Rows that round a vocabulary up to an even number stand for no text.
       const text = stops.push(token_id < this.tokenizer.vocab_size ? decoder.push(token_id) : "");

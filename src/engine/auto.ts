@@ -97,6 +97,7 @@ export class AutoModelForCausalLM {
    * Prompts with their continuations, `[batch, length]`. What is not given comes from the model's generation_config.json.
    */
   async generate(options: ModelGenerateOptions): Promise<number[][]> {
+    check_batch(options?.input_ids);
     const outputs = options.input_ids.map((ids) => [...ids]);
     for await (const { sequence, token_id } of this.stream(options)) outputs[sequence]!.push(token_id);
     return outputs;
@@ -110,13 +111,7 @@ export class AutoModelForCausalLM {
     streamer,
     ...options
   }: ModelGenerateOptions): AsyncGenerator<GeneratedToken> {
-    if (!Array.isArray(input_ids) || !input_ids.every(Array.isArray) || input_ids.length === 0) {
-      throw new BimedixError("bad_option", {
-        given: "input_ids that are not a batch",
-        expected: "number[][], as the tokenizer returns",
-        todo: "pass the tokenizer's output",
-      });
-    }
+    check_batch(input_ids);
     if (attention_mask?.some((row) => row.some((value) => value !== 1))) {
       throw new BimedixError("bad_option", {
         given: "an attention_mask with zeros",
@@ -125,10 +120,9 @@ export class AutoModelForCausalLM {
       });
     }
     const merged: GenerateOptions = { ...this.generation_config, ...options };
-    const stops = stop === undefined ? [] : [stop].flat();
-    const tokenizer = stops.length > 0 ? await load_tokenizer(this.dir) : null;
+    const tokenizer = stop === undefined ? null : await load_tokenizer(this.dir);
     const texts = input_ids.map(
-      () => tokenizer && { decoder: new StreamingDecoder(tokenizer), stop: new StopStrings(stops) },
+      () => tokenizer && { decoder: new StreamingDecoder(tokenizer), stop: new StopStrings(stop) },
     );
     const running = new Set(input_ids.keys());
     for await (const token of this.engine.generate(input_ids, merged)) {
@@ -136,7 +130,7 @@ export class AutoModelForCausalLM {
       streamer?.(token);
       yield token;
       const text = texts[token.sequence];
-      if (!text) continue;
+      if (!text || token.token_id >= tokenizer!.vocab_size) continue;
       text.stop.push(text.decoder.push(token.token_id));
       if (text.stop.found !== null) running.delete(token.sequence);
       if (running.size === 0) return;
@@ -151,6 +145,7 @@ export class AutoModelForCausalLM {
     input_ids: readonly (readonly number[])[];
     output_router_logits?: boolean;
   }): Promise<ForwardOutput> {
+    check_batch(input_ids);
     const length = input_ids[0]?.length ?? 0;
     if (input_ids.some((ids) => ids.length !== length)) {
       throw new BimedixError("bad_option", {
@@ -181,6 +176,15 @@ export class AutoModelForCausalLM {
   async dispose(): Promise<void> {
     await this.engine.dispose();
   }
+}
+
+function check_batch(input_ids: unknown): void {
+  if (Array.isArray(input_ids) && input_ids.length > 0 && input_ids.every(Array.isArray)) return;
+  throw new BimedixError("bad_option", {
+    given: "input_ids that are not a batch",
+    expected: "number[][], as the tokenizer returns",
+    todo: "pass the tokenizer's output",
+  });
 }
 
 /** The chosen experts, likeliest first, and the probabilities of all. */
