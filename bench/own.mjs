@@ -1,9 +1,9 @@
-// The engine itself. Run: node bench/own.mjs CHECKPOINT DTYPE [large]  (one JSON line on stdout)
+// The engine itself. Run: node bench/own.mjs CHECKPOINT DTYPE speed|manners|large  (one JSON line on stdout)
 // It is measured as an application uses it: in its worker, from the call to the token that arrives.
 import { AutoModelForCausalLM } from "../dist/src/index.js";
 import { median, median_of, peak_mb, random_tokens, seconds_since } from "./measure.mjs";
 
-const [dir, dtype, large] = process.argv.slice(2);
+const [dir, dtype, what] = process.argv.slice(2);
 const result = { name: `bimedix, ${dtype}` };
 const start = performance.now();
 const model = await AutoModelForCausalLM.from_pretrained(dir, { dtype });
@@ -69,33 +69,33 @@ async function growth() {
   return process.memoryUsage.rss() / before - 1;
 }
 
-if (large) {
-  result.decode_20 = await median_of(3, () => decode(20, 16));
-  // Logits at every position, or a single layer would only compute the last one.
-  const ids = () => random_tokens(128);
-  const forward = async (begin = performance.now()) => {
-    await model.forward({ input_ids: [ids()] });
-    return seconds_since(begin);
-  };
-  await forward();
-  result.forward_128 = 128 / (await median_of(3, forward));
-} else {
+if (what === "speed") {
   await first_token_ms(random_tokens(512));
   result.prefill = 512_000 / (await median_of(5, () => first_token_ms(random_tokens(512))));
   // In turns, so that a machine that slows down meanwhile slows both down.
   const pairs = [];
-  for (let i = 0; i < 5; i++) pairs.push([await decode(500), await decode(4000)]);
+  for (let i = 0; i < 3; i++) pairs.push([await decode(500), await decode(4000)]);
   result.decode_500 = median(pairs.map(([short]) => short));
   result.decode_4000 = median(pairs.map(([, long]) => long));
-  result.long_to_short = median(pairs.map(([short, long]) => long / short));
+} else if (what === "manners") {
   const shared = random_tokens(1000);
   const with_shared = () => first_token_ms([...shared, ...random_tokens(64)]);
+  await with_shared();
   result.prompt_1064_ms = await median_of(3, () => first_token_ms(random_tokens(1064)));
   await with_shared();
   result.prompt_1064_with_1000_cached_ms = await median_of(3, with_shared);
   result.timer_gap_ms = await longest_gap_ms(() => first_token_ms(random_tokens(2000)));
   result.abort = await abort_ms();
   result.growth = await growth();
+} else {
+  result.decode_20 = await median_of(3, () => decode(20, 16));
+  // Logits at every position, or a single layer would only compute the last one.
+  const forward = async (begin = performance.now()) => {
+    await model.forward({ input_ids: [random_tokens(128)] });
+    return seconds_since(begin);
+  };
+  await forward();
+  result.forward_128 = 128 / (await median_of(3, forward));
 }
 await model.dispose();
 result.peak_mb = peak_mb();

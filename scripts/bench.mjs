@@ -3,6 +3,7 @@
 import { spawnSync } from "node:child_process";
 import { existsSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
+import { median } from "../bench/measure.mjs";
 import { shapes } from "../bench/shapes.mjs";
 import { root, run, setup } from "./setup.mjs";
 
@@ -36,12 +37,17 @@ if (!existsSync(gguf)) run(node, [join(bench, "gguf.mjs"), "A", gguf]);
 
 const machine = measure(node, join(bench, "machine.mjs"));
 const python = process.env.BIMEDIX_PYTHON;
-const own = measure(node, join(bench, "own.mjs"), shape_dir("A"), "q4");
-const llama = { name: "node-llama-cpp, failed", ...measure(node, join(bench, "peer_llama_cpp.mjs"), gguf) };
-const transformers = python
-  ? { name: "transformers, failed", ...measure(python, join(bench, "peer_transformers.py"), shape_dir("A")) }
-  : { name: "transformers, not measured (BIMEDIX_PYTHON)" };
-const own_q8 = measure(node, join(bench, "own.mjs"), shape_dir("A"), "q8");
+// Each in turn, several times: a shared machine changes its speed from minute to minute, and a ratio must not.
+const peers = {
+  own: () => measure(node, join(bench, "own.mjs"), shape_dir("A"), "q4", "speed"),
+  llama: () => measure(node, join(bench, "peer_llama_cpp.mjs"), gguf),
+  transformers: () => (python ? measure(python, join(bench, "peer_transformers.py"), shape_dir("A")) : {}),
+  own_q8: () => measure(node, join(bench, "own.mjs"), shape_dir("A"), "q8", "speed"),
+};
+const rounds = Array.from({ length: quick ? 1 : 3 }, () =>
+  Object.fromEntries(Object.entries(peers).map(([name, run_peer]) => [name, run_peer()])),
+);
+const manners = measure(node, join(bench, "own.mjs"), shape_dir("A"), "q4", "manners");
 const large = (quick ? [] : ["W", "L"]).map((shape) => ({
   shape,
   convert: measure(node, join(bench, "convert.mjs"), shape_dir(shape), "q4"),
@@ -49,7 +55,26 @@ const large = (quick ? [] : ["W", "L"]).map((shape) => ({
 }));
 
 const fixed = (value, digits = 0) => (typeof value === "number" ? value.toFixed(digits) : "–");
-const ratio = (a, b, key) => (a[key] && b[key] ? `${(a[key] / b[key]).toFixed(2)} ×` : "–");
+/** The median over the rounds in which `value` has a number. */
+const over_rounds = (value) => {
+  const values = rounds.map(value).filter(Number.isFinite);
+  return values.length > 0 ? median(values) : undefined;
+};
+const speed = (peer, key) => over_rounds((round) => round[peer][key]);
+const ratio = (peer, key) => {
+  const value = over_rounds((round) => round.own[key] / round[peer][key]);
+  return value === undefined ? "–" : `${value.toFixed(2)} ×`;
+};
+const row = (peer, otherwise) => [
+  rounds.at(-1)[peer].name ?? otherwise,
+  fixed(speed(peer, "prefill")),
+  fixed(speed(peer, "decode_500")),
+  fixed(speed(peer, "decode_4000")),
+  fixed(
+    over_rounds((round) => round[peer].decode_4000 / round[peer].decode_500),
+    2,
+  ),
+];
 const table = (head, body) =>
   [head, head.map(() => "---"), ...body].map((cells) => `| ${cells.join(" | ")} |`).join("\n");
 
@@ -74,26 +99,25 @@ The machine: ${machine.cpu}, ${machine.cores} cores, Node ${machine.node}. Its l
 
 ## Shape A: 8 layers, hidden 1024, 8 experts of 3584, top-2, 791 M parameters, random weights
 
-Tokens a second; medians, and of each peer's settings the best.
+Tokens a second, the medians of ${rounds.length} rounds in which each had its turn; of each peer's settings the best. Ratios are medians of the rounds' ratios.
 
 ${table(
   ["", "prefill 512", "decode at 500", "decode at 4,000", "4,000 / 500"],
-  [own, llama, transformers, own_q8].map((row) => [
-    row.name,
-    fixed(row.prefill),
-    fixed(row.decode_500),
-    fixed(row.decode_4000),
-    fixed(row.long_to_short ?? row.decode_4000 / row.decode_500, 2),
-  ]),
+  [
+    row("own", "bimedix, failed"),
+    row("llama", "node-llama-cpp, failed"),
+    row("transformers", python ? "transformers, failed" : "transformers, not measured (BIMEDIX_PYTHON)"),
+    row("own_q8", "bimedix q8, failed"),
+  ],
 )}
 
-bimedix q4 beside llama.cpp: prefill ${ratio(own, llama, "prefill")}, decode ${ratio(own, llama, "decode_500")}, at 4,000 ${ratio(own, llama, "decode_4000")}. Beside transformers: prefill ${ratio(own, transformers, "prefill")}, decode ${ratio(own, transformers, "decode_500")}.
+bimedix q4 beside llama.cpp: prefill ${ratio("llama", "prefill")}, decode ${ratio("llama", "decode_500")}, at 4,000 ${ratio("llama", "decode_4000")}. Beside transformers: prefill ${ratio("transformers", "prefill")}, decode ${ratio("transformers", "decode_500")}.
 
-A prompt of 1,064 tokens takes ${fixed(own.prompt_1064_ms)} ms to its first token, and ${fixed(own.prompt_1064_with_1000_cached_ms)} ms when its first 1,000 tokens were seen before.
+A prompt of 1,064 tokens takes ${fixed(manners.prompt_1064_ms)} ms to its first token, and ${fixed(manners.prompt_1064_with_1000_cached_ms)} ms when its first 1,000 tokens were seen before.
 
-During a prefill of 2,000 tokens the longest time between two ticks of a timer of 50 ms was ${fixed(own.timer_gap_ms)} ms. A caller that aborted it was answered after ${fixed(own.abort?.answered)} ms; ${fixed(own.abort?.free)} ms after the abort the next call had its first token. 200 answers in a row changed the memory of ${fixed(own.peak_mb)} MB by ${fixed(100 * own.growth, 1)} %.
+During a prefill of 2,000 tokens the longest time between two ticks of a timer of 50 ms was ${fixed(manners.timer_gap_ms)} ms. A caller that aborted it was answered after ${fixed(manners.abort?.answered)} ms; ${fixed(manners.abort?.free)} ms after the abort the next call had its first token. 200 answers in a row changed the memory of ${fixed(manners.peak_mb)} MB by ${fixed(100 * manners.growth, 1)} %.
 
-A decoded token reads ${fixed(weights.decode)} M weights; in q4 with a scale for 128 that is ${fixed(read_mb)} MB, which the memory's limit allows ${fixed((1000 * machine.read_gb_per_s) / read_mb)} times a second. A token of a prompt is ${fixed((2 * weights.prompt) / 1000, 2)} GFLOP in products with weights (the last layer finishes only the last token), so ${fixed(own.prefill)} tokens a second are ${fixed((2 * weights.prompt * own.prefill) / 1000)} GFLOP/s; these products are in int8, which is why that can pass the float32 limit.
+A decoded token reads ${fixed(weights.decode)} M weights; in q4 with a scale for 128 that is ${fixed(read_mb)} MB, which the memory's limit allows ${fixed((1000 * machine.read_gb_per_s) / read_mb)} times a second. A token of a prompt is ${fixed((2 * weights.prompt) / 1000, 2)} GFLOP in products with weights (the last layer finishes only the last token), so ${fixed(speed("own", "prefill"))} tokens a second are ${fixed((2 * weights.prompt * speed("own", "prefill")) / 1000)} GFLOP/s; these products are in int8, which is why that can pass the float32 limit.
 
 ## Larger shapes, q4
 

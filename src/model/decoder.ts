@@ -164,8 +164,8 @@ function mlp(weights: Weights, name: string, [w1, w3, w2]: [string, string, stri
 
 /**
  * The router sends each token to its `num_experts_per_tok` likeliest experts; their outputs are mixed by the
- * probabilities, renormalised over the chosen: the same as a softmax over the logits of the chosen. Rows are sorted by expert, so that each expert multiplies
- * one contiguous block and experts without tokens multiply nothing.
+ * probabilities, renormalised over the chosen: the same as a softmax over the logits of the chosen. Rows are sorted by
+ * expert, so that each expert multiplies one contiguous block and experts without tokens multiply nothing.
  */
 function sparse_moe(
   { num_local_experts: experts, num_experts_per_tok: top_k, hidden_size }: ModelConfig,
