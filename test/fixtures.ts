@@ -1,9 +1,11 @@
 /** Where tests find their data: fixtures in the repository, and corpora beside it that are never committed. */
+import assert from "node:assert/strict";
 import { existsSync } from "node:fs";
 import { open } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
 import { fileURLToPath } from "node:url";
+import { BimedixError } from "../src/errors.js";
 import { read_floats, read_safetensors_header } from "../src/model/safetensors.js";
 
 /** The project's folder; this file runs as dist/test/fixtures.js. */
@@ -17,6 +19,17 @@ export const without_shared = (path: string): string | false =>
 
 // Converted weights of the tests go to a folder of this process, so that no run sees another's.
 process.env.BIMEDIX_CACHE = join(tmpdir(), `bimedix-test-${process.pid}`);
+
+/** That `work` fails with a BimedixError of this code, whose message is one line and mentions something. */
+export function rejects(work: Promise<unknown>, code: string, mentions: RegExp): Promise<void> {
+  return assert.rejects(work, (error: unknown) => {
+    assert.ok(error instanceof BimedixError, String(error));
+    assert.equal(error.code, code, error.message);
+    assert.match(error.message, mentions);
+    assert.ok(!error.message.includes("\n"));
+    return true;
+  });
+}
 
 /** The tensors of a small safetensors file, integers included, as plain arrays. */
 export async function read_arrays(file: string): Promise<Map<string, { shape: number[]; data: number[] }>> {

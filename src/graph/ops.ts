@@ -54,8 +54,6 @@ export const div = binary("Div");
 export const cos = unary("Cos");
 export const sin = unary("Sin");
 
-/** Element-wise equality, as bool. */
-export const equal = (a: Value, b: Value) => single("Equal", [a, b], broadcast("Equal", a, b), { dtype: "bool" });
 /** int64 `[n, depth]`: 1 where the column is the row's index, from `indices` int64 `[n]`. */
 export function one_hot(indices: Value, depth: number): Value {
   const constant = (...values: number[]) => indices.graph.constant("int64", values);

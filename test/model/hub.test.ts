@@ -7,8 +7,8 @@ import type { AddressInfo } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, beforeEach, describe, test } from "node:test";
-import { BimedixError } from "../../src/errors.js";
 import { resolve_model, resolve_tokenizer } from "../../src/model/hub.js";
+import { rejects } from "../fixtures.js";
 
 const SHA = "a".repeat(40);
 const weights = randomBytes(300_000);
@@ -98,15 +98,6 @@ describe("the hub", () => {
     ranges = [];
     fault = "";
   });
-
-  const rejects = (work: Promise<unknown>, code: string, mentions: RegExp) =>
-    assert.rejects(work, (error: unknown) => {
-      assert.ok(error instanceof BimedixError, String(error));
-      assert.equal(error.code, code, error.message);
-      assert.match(error.message, mentions);
-      assert.ok(!error.message.includes("\n"));
-      return true;
-    });
 
   test("a model is downloaded once, without files it does not need, and then found offline", async () => {
     let last = { done: 0, total: 0 };
