@@ -26,7 +26,7 @@ function measure(command, ...args) {
 }
 
 if (!existsSync(join(bench, "node_modules")))
-  run("npm", ["ci", "--ignore-scripts", "--no-audit", "--no-fund"], { cwd: bench });
+  run("npm", ["install", "--ignore-scripts", "--no-audit", "--no-fund"], { cwd: bench });
 const shape_dir = (shape) => {
   const dir = join(cache, shape);
   if (!existsSync(dir)) run(node, [join(bench, "synthetic.mjs"), shape, dir]);
