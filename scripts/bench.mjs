@@ -12,7 +12,6 @@ const bench = join(root, "bench");
 const cache = join(bench, ".cache");
 mkdirSync(cache, { recursive: true });
 process.env.BIMEDIX_CACHE = join(cache, "converted");
-process.env.ORT_DISABLE_TELEMETRY = "1";
 const quick = process.argv.includes("--quick");
 const node = process.execPath;
 
@@ -48,13 +47,16 @@ const rounds = Array.from({ length: quick ? 1 : 3 }, () =>
   Object.fromEntries(Object.entries(peers).map(([name, run_peer]) => [name, run_peer()])),
 );
 const manners = measure(node, join(bench, "own.mjs"), shape_dir("A"), "q4", "manners");
-const large = (quick ? [] : ["W", "L"]).map((shape) => ({
-  shape,
-  convert: measure(node, join(bench, "convert.mjs"), shape_dir(shape), "q4"),
-  ...measure(node, join(bench, "own.mjs"), shape_dir(shape), "q4", "large"),
-}));
+const large = (quick ? [] : ["W", "L"]).map((shape) => {
+  const converted = join(cache, `${shape}-q4`);
+  return {
+    shape,
+    convert: measure(node, join(bench, "convert.mjs"), shape_dir(shape), "q4", converted),
+    ...measure(node, join(bench, "own.mjs"), converted, "q4", "large"),
+  };
+});
 
-const fixed = (value, digits = 0) => (typeof value === "number" ? value.toFixed(digits) : "–");
+const fixed = (value, digits = 0) => (Number.isFinite(value) ? value.toFixed(digits) : "–");
 /** The median over the rounds in which `value` has a number. */
 const over_rounds = (value) => {
   const values = rounds.map(value).filter(Number.isFinite);

@@ -1,7 +1,7 @@
 /** Where tests find their data: fixtures in the repository, and corpora beside it that are never committed. */
 import assert from "node:assert/strict";
 import { existsSync } from "node:fs";
-import { open } from "node:fs/promises";
+import { cp, mkdtemp, open, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
 import { fileURLToPath } from "node:url";
@@ -19,6 +19,19 @@ export const without_shared = (path: string): string | false =>
 
 // Converted weights of the tests go to a folder of this process, so that no run sees another's.
 process.env.BIMEDIX_CACHE = join(tmpdir(), `bimedix-test-${process.pid}`);
+
+/** A copy of a twin that a test may spoil. */
+export async function copy_of(name: string): Promise<string> {
+  const dir = await mkdtemp(join(tmpdir(), "bimedix-"));
+  await cp(join(twins, name), dir, { recursive: true });
+  return dir;
+}
+
+/** Removes a file of a model and returns the model. */
+export async function remove(dir: string, file: string): Promise<string> {
+  await rm(join(dir, file));
+  return dir;
+}
 
 /** That `work` fails with a BimedixError of this code, whose message is one line and mentions something. */
 export function rejects(work: Promise<unknown>, code: string, mentions: RegExp): Promise<void> {

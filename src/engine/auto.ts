@@ -67,6 +67,9 @@ export class AutoTokenizer {
 }
 
 export class AutoModelForCausalLM {
+  /** Read once, at the first call with `stop`. */
+  private tokenizer: Promise<Tokenizer> | undefined;
+
   private constructor(
     /** The model's directory. */
     readonly dir: string,
@@ -120,7 +123,7 @@ export class AutoModelForCausalLM {
       });
     }
     const merged: GenerateOptions = { ...this.generation_config, ...options };
-    const tokenizer = stop === undefined ? null : await load_tokenizer(this.dir);
+    const tokenizer = stop === undefined ? null : await (this.tokenizer ??= load_tokenizer(this.dir));
     const texts = input_ids.map(
       () => tokenizer && { decoder: new StreamingDecoder(tokenizer), stop: new StopStrings(stop) },
     );

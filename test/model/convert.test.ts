@@ -1,0 +1,128 @@
+/** Converted models: whole or not there, complete in a folder of their own, and readable only as what they are. */
+import assert from "node:assert/strict";
+import { spawnSync } from "node:child_process";
+import { mkdir, mkdtemp, open, readdir, readFile, symlink, truncate, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { describe, test } from "node:test";
+import { Assistant } from "../../src/assistant/assistant.js";
+import { open_checkpoint } from "../../src/model/checkpoint.js";
+import { convert } from "../../src/model/convert.js";
+import { open_store } from "../../src/model/store.js";
+import { copy_of, rejects, remove, root } from "../fixtures.js";
+
+const SINGLE = "mixtral-2-experts";
+
+describe("a converted model", () => {
+  const make = async () => {
+    const dir = await copy_of(SINGLE);
+    await convert(await open_checkpoint(dir), { dtype: "q4" });
+    return dir;
+  };
+  const graph = "onnx/model_q4.onnx";
+
+  test("loads from its own folder", async () => {
+    const dir = await remove(await make(), "model.safetensors");
+    assert.ok((await open_store(dir, { dtype: "q4" })).tensors.size > 0);
+  });
+
+  test("with weights cut short", async () => {
+    const dir = await make();
+    await truncate(join(dir, `${graph}_data`), 1000);
+    await rejects(open_store(dir, { dtype: "q4" }), "bad_checkpoint", /cut short/);
+  });
+
+  test("without its weights", async () => {
+    await rejects(open_store(await remove(await make(), `${graph}_data`), { dtype: "q4" }), "bad_checkpoint", /_data/);
+  });
+
+  test("with a graph that is not one, or cut short", async () => {
+    const dir = await make();
+    const whole = await readFile(join(dir, graph));
+    for (const bytes of [Buffer.from("hello"), whole.subarray(0, whole.length >> 1)]) {
+      await writeFile(join(dir, graph), bytes);
+      await rejects(open_store(dir, { dtype: "q4" }), "bad_checkpoint", /ONNX|convert/);
+    }
+  });
+
+  test("with a table that lies", async () => {
+    const dir = await make();
+    const whole = (await readFile(join(dir, graph))).toString("latin1");
+    // Of equal length, so that the message around the table stays whole.
+    const row = /("model\.norm\.weight","float32",\[\d+\],)(\d+)/;
+    for (const lie of [
+      (text: string) => text.replace("[", "{"),
+      (text: string) => text.replace("float32", "float99"),
+      (text: string) => text.replace(row, (_, before: string, offset: string) => before + offset.replace(/./g, "9")),
+      (text: string) =>
+        text.replace(row, (_, before: string, offset: string) => `${before}${offset.replace(/^./, "-")}`),
+    ]) {
+      assert.match(whole, row);
+      await writeFile(join(dir, graph), whole.replace(row, lie), "latin1");
+      await rejects(open_store(dir, { dtype: "q4" }), "bad_checkpoint", /bimedix convert/);
+    }
+  });
+
+  test("by another program is passed over", async () => {
+    const dir = await make();
+    const whole = (await readFile(join(dir, graph))).toString("latin1");
+    await writeFile(join(dir, graph), whole.replace("bimedix.tensors", "another.tensors"), "latin1");
+    const { folder } = await open_store(dir, { dtype: "q4" });
+    assert.ok(folder.startsWith(process.env.BIMEDIX_CACHE!));
+  });
+
+  test("that was interrupted leaves nothing that loads", async () => {
+    const dir = await copy_of(SINGLE);
+    const controller = new AbortController();
+    const work = convert(await open_checkpoint(dir), {
+      dtype: "q4",
+      signal: controller.signal,
+      on_progress: () => controller.abort(),
+    });
+    await rejects(work, "aborted", /run it again/);
+    await rejects(
+      open_store(await remove(dir, "model.safetensors"), { dtype: "q4" }),
+      "bad_checkpoint",
+      /no model\.safetensors/,
+    );
+  });
+
+  test("that was killed is cleared away by the next one, and one that is running is not", async () => {
+    const dir = await copy_of(SINGLE);
+    await mkdir(join(dir, "onnx"));
+    const dead = spawnSync(process.execPath, ["-e", ""]).pid;
+    for (const pid of [dead, process.pid]) await writeFile(join(dir, `${graph}_data.${pid}.7.part`), "");
+    await convert(await open_checkpoint(dir), { dtype: "q4" });
+    assert.deepEqual((await readdir(join(dir, "onnx"))).sort(), [
+      "model_q4.onnx",
+      "model_q4.onnx_data",
+      `model_q4.onnx_data.${process.pid}.7.part`,
+    ]);
+  });
+
+  test("in another folder is a model by itself", async () => {
+    const output = await mkdtemp(join(tmpdir(), "bimedix-"));
+    await convert(await open_checkpoint(join(root, "models/nano")), { dtype: "q4", output });
+    assert.deepEqual((await readdir(output)).sort(), [
+      "README.md",
+      "chat_template.jinja",
+      "config.json",
+      "generation_config.json",
+      "onnx",
+      "special_tokens_map.json",
+      "tokenizer.json",
+      "tokenizer_config.json",
+    ]);
+    const assistant = await Assistant.from_pretrained(output, { dtype: "q4" });
+    await assistant.dispose();
+  });
+
+  test("on a full disk", { skip: process.platform === "linux" ? false : "/dev/full is Linux's" }, async () => {
+    const dir = await copy_of(SINGLE);
+    await mkdir(join(dir, "onnx"));
+    await symlink("/dev/full", join(dir, `${graph}_data.${process.pid}.0.part`));
+    await rejects(convert(await open_checkpoint(dir), { dtype: "q4" }), "disk_full", /free some space/);
+    // The device itself must still be there.
+    await (await open("/dev/full")).close();
+  });
+});
