@@ -10,7 +10,8 @@ const rooms = {
   model: ["graph"],
   engine: ["text", "model", "graph"],
   assistant: ["engine", "text", "model"],
-  cli: ["assistant", "engine", "text", "model"],
+  eval: ["engine", "text", "model"],
+  cli: ["eval", "assistant", "engine", "text", "model"],
 };
 
 export function check_imports() {

@@ -7,6 +7,7 @@ export type ErrorCode =
   | "aborted"
   | "bad_checkpoint"
   | "bad_config"
+  | "bad_data"
   | "bad_option"
   | "bad_template"
   | "bad_tokenizer"
@@ -20,6 +21,7 @@ export type ErrorCode =
   | "non_finite_logits"
   | "offline"
   | "out_of_memory"
+  | "server_refused"
   | "token_out_of_range"
   | "unsupported_architecture";
 

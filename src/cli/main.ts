@@ -47,6 +47,45 @@ generate_options(model_options(program.command("generate <prompt...>")))
   .description("continue a raw prompt, without a chat template")
   .action(async (prompt: string[], options) => (await import("./questions.js")).generate(prompt.join(" "), options));
 
+const evaluation = program
+  .command("eval")
+  .description("score a model on medical benchmarks, as lm-evaluation-harness does")
+  .option("--model <dir|hub-id|url>", "the model, or an OpenAI-compatible server's /v1 (#NAME chooses its model)")
+  .option("--tokenizer <dir|hub-id>", "of a server's model; default: the name that the server gives it")
+  .option("--tasks <names>", "tasks, groups or own .jsonl and .csv files, with commas between", "bimedix_en,bimedix_ar")
+  .option("--list", "show the tasks and groups")
+  .option("--data <dir>", "a folder with the benchmarks' files; default: the hub")
+  .option("--num-fewshot <n>", "solved examples before each question", Number, 0)
+  .option("--limit <n>", "only the first questions of each task", Number)
+  .option("--output <dir>", "where results go", "results")
+  .addOption(new Option("--dtype <dtype>", "precision of the weights").choices([...dtypes]).default("q8"))
+  .option("--exact", "compute q8 and q4 weights in float32 instead of rounding activations to int8")
+  .addOption(
+    new Option("--add-bos <flag>", "put <s> in front; default: as the tokenizer says").choices(["true", "false"]),
+  )
+  .option("--apply-chat-template", "ask in the model's own conversation format")
+  .option("--shuffle-options <k>", "ask again with the options in k other orders", Number, 0)
+  .option("--shard <i/n>", "score only part i of n; merge the parts with eval merge")
+  .option("--contamination <corpus...>", "look for the questions in a training corpus")
+  .option("--json", "print the results as one JSON object")
+  .action(async (options) => {
+    const { evaluate, list_tasks } = await import("./eval.js");
+    return options.list ? list_tasks() : evaluate(options);
+  });
+
+evaluation
+  .command("merge <files...>")
+  .description("one run's results from the files that its shards wrote")
+  .action(async (files: string[], _, command: Command) =>
+    (await import("./eval.js")).merge(files, command.optsWithGlobals()),
+  );
+
+program
+  .command("compare <a> <b>")
+  .description("two results of eval, question by question: differences, intervals, McNemar's test")
+  .option("--json", "print one JSON object")
+  .action(async (a: string, b: string, options) => (await import("./eval.js")).compare(a, b, options));
+
 program
   .command("convert <dir|hub-id>")
   .description("write the model as onnx/model{,_quantized,_q4}.onnx, in the layout of Transformers.js")

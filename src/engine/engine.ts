@@ -42,6 +42,16 @@ export interface ScoreRequest {
   continuation: readonly number[];
 }
 
+export interface ScoreOptions {
+  /**
+   * So many of the first tokens are shared by these requests and by those of the next calls: they are computed on their own
+   * and kept, and nothing else of earlier calls is used. The scores then do not depend on what was scored before, to the
+   * last bit. Default: whatever is cached is used.
+   */
+  prefix?: number;
+  signal?: Abort;
+}
+
 export interface Score {
   /** The sum of the natural log-probabilities of the continuation's tokens. */
   logprob: number;
@@ -60,7 +70,7 @@ export interface Engine {
   /** Continues each prompt; the tokens of a step come in the order of the prompts. Ending the iteration ends the work. */
   generate(prompts: readonly (readonly number[])[], options?: GenerateOptions): AsyncIterable<GeneratedToken>;
   /** Scores continuations of contexts; what requests share is computed once. */
-  score(requests: readonly ScoreRequest[], signal?: Abort): Promise<Score[]>;
+  score(requests: readonly ScoreRequest[], options?: ScoreOptions): Promise<Score[]>;
   /** Logits at every position of every sequence. */
   forward(sequences: readonly (readonly number[])[], signal?: Abort): Promise<ForwardResult>;
   dispose(): Promise<void>;

@@ -3,11 +3,22 @@ import type { InferenceSession } from "onnxruntime-node";
 import { BimedixError } from "../errors.js";
 import { create_session, type Feeds, float32, floats, floats_of, int64 } from "../graph/session.js";
 import type { ModelConfig } from "../model/config.js";
-import { type CacheType, engine_graph, HIDDEN } from "../model/graphs.js";
+import type { CacheType } from "../model/decoder.js";
+import { engine_graph, HIDDEN } from "../model/graphs.js";
 import type { Store } from "../model/store.js";
-import type { Abort, Engine, ForwardResult, GeneratedToken, GenerateOptions, Score, ScoreRequest } from "./engine.js";
+import type {
+  Abort,
+  Engine,
+  ForwardResult,
+  GeneratedToken,
+  GenerateOptions,
+  Score,
+  ScoreOptions,
+  ScoreRequest,
+} from "./engine.js";
 import { Pool, ROOT } from "./pool.js";
-import { argmax, check_sampling, create_sampler } from "./sampler.js";
+import { check_sampling, create_sampler } from "./sampler.js";
+import { group_requests, plan, read_logits, shared_beginning } from "./tree.js";
 
 export interface LocalOptions {
   /** Of quantised products; see `Weights`. Default 4, which also keeps the cache in float16. 0 is exact. */
@@ -27,6 +38,24 @@ export interface LocalOptions {
 
 /** What attention scores of one run may take, in float32 values; longer contexts get shorter chunks. */
 const MAX_SCORES = 2 ** 26;
+
+/** A token and its place: the index of the node before it, or -1. */
+interface Placed {
+  token_id: number;
+  parent: number;
+}
+
+const chain = (tokens: readonly number[]): Placed[] => tokens.map((token_id, i) => ({ token_id, parent: i - 1 }));
+
+/** What `grow` does with a tree. */
+interface Growth {
+  /** Whether the logits at this node are asked for. Default: at none. */
+  wanted?: (node: number) => boolean;
+  on_logits?: (logits: Float32Array, node: number) => void;
+  on_router?: (router_logits: Float32Array) => void;
+  forget?: boolean;
+  signal: Abort | undefined;
+}
 
 /** Slots from here on stand for tokens of the same run that have no slot yet. */
 const NEW = 2 ** 40;
@@ -110,7 +139,7 @@ export class LocalEngine implements Engine {
         }
         running = going;
         if (running.length === 0) return;
-        const { slots, logits } = await this.run(running, 0, signal);
+        const { slots, logits } = await this.run(running, [...running.keys()], signal);
         for (const [i, one] of running.entries()) Object.assign(one, { slot: slots[i], logits: logits[i] });
       }
     } finally {
@@ -118,7 +147,7 @@ export class LocalEngine implements Engine {
     }
   }
 
-  async score(requests: readonly ScoreRequest[], signal?: Abort): Promise<Score[]> {
+  async score(requests: readonly ScoreRequest[], { prefix, signal }: ScoreOptions = {}): Promise<Score[]> {
     for (const { context, continuation } of requests) {
       if (continuation.length === 0) {
         throw new BimedixError("empty_prompt", {
@@ -129,20 +158,28 @@ export class LocalEngine implements Engine {
       }
       this.check_prompt([...context, ...continuation].slice(0, -1), 0);
     }
+    if (requests.length === 0) return [];
     const done = await this.turn();
     try {
-      const scores: Score[] = [];
-      for (const { context, continuation } of requests) {
-        const score: Score = { logprob: 0, is_greedy: true };
-        const tokens = [...context, ...continuation.slice(0, -1)];
-        const wanted = continuation.length;
-        await this.extend(tokens, wanted, true, signal, (logits, row) => {
-          const target = continuation[row]!;
-          const best = argmax(logits);
-          score.logprob += logits[target]! - log_sum_exp(logits, logits[best]!);
-          score.is_greedy &&= best === target;
+      const scores: Score[] = requests.map(() => ({ logprob: 0, is_greedy: true }));
+      const groups = group_requests(requests);
+      const beginning = shared_beginning(groups).slice(0, prefix);
+      const { pool } = this;
+      let start = pool.match(beginning).length;
+      if (prefix !== undefined && start < beginning.length) {
+        pool.clear();
+        start = beginning.length;
+      }
+      for (const { path, group } of plan(groups, start)) {
+        const cached = pool.trim(pool.match(path), this.options.cached_tokens ?? 0);
+        const slots = await this.grow(chain(path), cached, { signal });
+        if (group === null) continue;
+        await this.grow(group.nodes, slots, {
+          wanted: (node) => group.nodes[node]!.readers.length > 0,
+          on_logits: (logits, node) => read_logits(logits, group.nodes[node]!.readers, scores),
+          forget: prefix !== undefined,
+          signal,
         });
-        scores.push(score);
       }
       return scores;
     } finally {
@@ -263,33 +300,60 @@ export class LocalEngine implements Engine {
     on_logits: (logits: Float32Array, index: number) => void,
     on_router?: (router_logits: Float32Array) => void,
   ): Promise<number> {
+    const first = tokens.length - wanted;
+    let path = this.pool.match(tokens, first);
+    if (trim) path = this.pool.trim(path, this.options.cached_tokens ?? 0);
+    const slots = await this.grow(chain(tokens), path, {
+      wanted: (node) => node >= first,
+      on_logits: (logits, node) => on_logits(logits, node - first),
+      signal,
+      ...(on_router ? { on_router } : {}),
+    });
+    return slots.at(-1)!;
+  }
+
+  /**
+   * Computes a tree of tokens, chunk by chunk, and returns their slots in the pool. `path` holds the slots of its first nodes,
+   * which are there already; with `forget`, only those are there afterwards.
+   */
+  private async grow(
+    nodes: readonly Placed[],
+    path: readonly number[],
+    { wanted = () => false, on_logits, on_router, forget = false, signal }: Growth,
+  ): Promise<number[]> {
     const { pool, config } = this;
-    const { chunk_tokens = 256, cached_tokens = 0 } = this.options;
-    let path = pool.match(tokens, tokens.length - wanted);
-    if (trim) path = pool.trim(path, cached_tokens);
-    let slot = path.at(-1) ?? ROOT;
-    for (let at = path.length; at < tokens.length; ) {
+    const { chunk_tokens = 256 } = this.options;
+    const slots = [...path];
+    const before = pool.size;
+    for (let at = path.length; at < nodes.length; ) {
       const per_token = config.num_attention_heads * (pool.capacity + chunk_tokens);
-      const chunk = tokens.slice(at, at + Math.max(1, Math.min(chunk_tokens, Math.floor(MAX_SCORES / per_token))));
-      const first_wanted = Math.min(chunk.length, Math.max(0, tokens.length - wanted - at));
-      const chain = chunk.map((token_id, i) => ({ slot: i === 0 ? slot : NEW + i - 1, token_id }));
-      const { slots, logits, router_logits } = await this.run(chain, first_wanted, signal);
-      slot = slots.at(-1)!;
-      for (const [i, row] of logits.entries()) on_logits(row, at + first_wanted + i - (tokens.length - wanted));
-      if (on_router && router_logits) on_router(router_logits);
+      const size = Math.max(1, Math.min(chunk_tokens, Math.floor(MAX_SCORES / per_token)));
+      const chunk = nodes.slice(at, at + size);
+      const rows = [...chunk.keys()].filter((i) => wanted(at + i));
+      const placed = chunk.map(({ token_id, parent }) => ({
+        slot: parent < 0 ? ROOT : parent < at ? slots[parent]! : NEW + parent - at,
+        token_id,
+      }));
+      const store = !(forget && at + chunk.length === nodes.length);
+      const result = await this.run(placed, rows, signal, store);
+      for (const [i, row] of rows.entries()) on_logits?.(result.logits[i]!, at + row);
+      if (on_router && result.router_logits) on_router(result.router_logits);
+      slots.push(...result.slots);
       at += chunk.length;
     }
-    return slot;
+    if (forget) pool.rollback(before);
+    return slots;
   }
 
   /**
    * Computes new tokens, each after the slot that it names (`NEW + i` for the i-th of these tokens), keeps their keys and
-   * values, and returns the logits from the `first_wanted` of them on. When it fails, the pool is as it was.
+   * values unless `store` is false, and returns the logits at `wanted` of them. When it fails, the pool is as it was.
    */
   private async run(
     tokens: readonly { slot: number; token_id: number }[],
-    first_wanted: number,
+    wanted: readonly number[],
     signal: Abort | undefined,
+    store = true,
   ): Promise<{ slots: number[]; logits: Float32Array[]; router_logits?: Float32Array }> {
     const { pool, config } = this;
     const before = pool.size;
@@ -297,13 +361,12 @@ export class LocalEngine implements Engine {
       const slots: number[] = [];
       for (const { slot, token_id } of tokens) slots.push(pool.add(slot >= NEW ? slots[slot - NEW]! : slot, token_id));
       // ONNX Runtime's TopK divides by the number of rows when it has threads to share them: there is always one.
-      const first_row = Math.min(first_wanted, tokens.length - 1);
-      const rows = tokens.length - first_row;
+      const rows = wanted.length > 0 ? wanted : [tokens.length - 1];
       const feeds: Feeds = {
         input_ids: int64(tokens.map(({ token_id }) => token_id)),
         position_ids: int64(slots.map((slot) => pool.position_of(slot))),
         attention_bias: float32(this.bias(slots), [slots.length, pool.capacity + slots.length]),
-        logits_rows: int64(Array.from({ length: rows }, (_, i) => first_row + i)),
+        logits_rows: int64(rows),
       };
       const dims = [config.num_key_value_heads, pool.capacity, config.head_dim];
       for (const [layer, { key, value }] of pool.tensors.entries()) {
@@ -312,11 +375,10 @@ export class LocalEngine implements Engine {
       }
       if (signal?.aborted) throw aborted();
       const outputs = await this.session.run(feeds);
-      pool.store(floats_of(outputs.present!), slots);
+      if (store) pool.store(floats_of(outputs.present!), slots);
+      else pool.rollback(before);
       const all = outputs.logits!.data as Float32Array;
-      const logits = Array.from({ length: tokens.length - first_wanted }, (_, i) =>
-        all.subarray(i * config.vocab_size, (i + 1) * config.vocab_size),
-      );
+      const logits = wanted.map((_, i) => all.subarray(i * config.vocab_size, (i + 1) * config.vocab_size));
       const router = outputs.router_logits?.data as Float32Array | undefined;
       return { slots, logits, ...(router ? { router_logits: router } : {}) };
     } catch (error) {
@@ -348,10 +410,4 @@ export class LocalEngine implements Engine {
     }
     return bias;
   }
-}
-
-function log_sum_exp(logits: Float32Array, max: number): number {
-  let sum = 0;
-  for (let i = 0; i < logits.length; i++) sum += Math.exp(logits[i]! - max);
-  return max + Math.log(sum);
 }

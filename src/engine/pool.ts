@@ -77,6 +77,7 @@ export class Pool {
     }
     for (const list of [this.token, this.parent, this.depth, this.last_use]) list.length = size;
     this.used = size;
+    this.shrink();
   }
 
   token_of(slot: number): number {
@@ -143,8 +144,7 @@ export class Pool {
     this.children.clear();
     for (let slot = kept.length - 1; slot >= 0; slot--)
       this.children.set(`${this.parent[slot]} ${this.token[slot]}`, slot);
-    const capacity = Math.ceil(this.used / STEP) * STEP;
-    if (capacity < this.capacity) this.resize(capacity);
+    this.shrink();
     return path.map((slot) => moved.get(slot)!);
   }
 
@@ -170,6 +170,11 @@ export class Pool {
 
   private allocate(length: number): CacheTensor {
     return this.shape.dtype === "float16" ? new Uint16Array(length) : new Float32Array(length);
+  }
+
+  private shrink(): void {
+    const capacity = Math.ceil(this.used / STEP) * STEP;
+    if (capacity < this.capacity) this.resize(capacity);
   }
 
   private resize(capacity: number): void {

@@ -89,6 +89,15 @@ export function argmax(logits: Float32Array): number {
   });
 }
 
+/** The likeliest token, and the logarithm of the sum of the exponentials of all logits. */
+export function log_sum_exp(logits: Float32Array): { best: number; total: number } {
+  const best = argmax(logits);
+  const max = logits[best]!;
+  let sum = 0;
+  for (let i = 0; i < logits.length; i++) sum += Math.exp(logits[i]! - max);
+  return { best, total: max + Math.log(sum) };
+}
+
 /** Uniform numbers in [0, 1): splitmix32, whose state is one integer (https://doi.org/10.1145/2714064.2660195). */
 function generator(seed: number, stream: number): () => number {
   let state = (seed ^ Math.imul(stream + 1, 0x9e3779b9)) >>> 0;

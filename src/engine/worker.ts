@@ -6,7 +6,16 @@
 import { isMainThread, parentPort, type Transferable, Worker, workerData } from "node:worker_threads";
 import { BimedixError, type ErrorMessage, error_from_message, error_message } from "../errors.js";
 import { open_store, type StoreOptions } from "../model/store.js";
-import type { Abort, Engine, ForwardResult, GeneratedToken, GenerateOptions, Score, ScoreRequest } from "./engine.js";
+import type {
+  Abort,
+  Engine,
+  ForwardResult,
+  GeneratedToken,
+  GenerateOptions,
+  Score,
+  ScoreOptions,
+  ScoreRequest,
+} from "./engine.js";
 import { aborted, LocalEngine, type LocalOptions } from "./local.js";
 
 export interface WorkerOptions extends LocalOptions {
@@ -17,7 +26,7 @@ export interface WorkerOptions extends LocalOptions {
 type Call =
   | { kind: "load"; dir: string; options: Omit<WorkerOptions, "on_progress"> }
   | { kind: "generate"; prompts: readonly (readonly number[])[]; options: GenerateOptions }
-  | { kind: "score"; requests: readonly ScoreRequest[] }
+  | { kind: "score"; requests: readonly ScoreRequest[]; options: Omit<ScoreOptions, "signal"> }
   | { kind: "forward"; sequences: readonly (readonly number[])[] }
   | { kind: "dispose" };
 type Request = Call & { id: number; flag: Int32Array };
@@ -110,8 +119,8 @@ export class WorkerEngine implements Engine {
     }
   }
 
-  async score(requests: readonly ScoreRequest[], signal?: AbortSignal): Promise<Score[]> {
-    return (await this.call({ kind: "score", requests }, signal)) as Score[];
+  async score(requests: readonly ScoreRequest[], { signal, ...options }: ScoreOptions = {}): Promise<Score[]> {
+    return (await this.call({ kind: "score", requests, options }, signal as AbortSignal | undefined)) as Score[];
   }
 
   async forward(sequences: readonly (readonly number[])[], signal?: AbortSignal): Promise<ForwardResult> {
@@ -195,7 +204,7 @@ if (!isMainThread && workerData === WORKER) {
       for await (const token of engine!.generate(call.prompts, { ...call.options, signal })) send(token);
       return undefined;
     }
-    if (call.kind === "score") return engine!.score(call.requests, signal);
+    if (call.kind === "score") return engine!.score(call.requests, { ...call.options, signal });
     if (call.kind === "forward") return engine!.forward(call.sequences, signal);
     return engine?.dispose();
   };

@@ -26,7 +26,15 @@ export interface DecoderInputs {
   logits_rows: Value;
   /** A layer: rotated keys and values of the cached tokens, float32 `[kv_heads, cached, head_dim]`. */
   past: { key: Value; value: Value }[];
+  /**
+   * What the cache keeps keys and values in. Those of the new tokens are rounded to it before anything sees them, so that a
+   * token sees the same whether another was computed beside it or before. Default float32.
+   */
+  cache?: CacheType;
 }
+
+/** What cached keys and values are kept in. */
+export type CacheType = "float32" | "float16";
 
 export interface DecoderOutputs {
   /** float32 `[rows, vocab]` */
@@ -50,7 +58,7 @@ export function decoder(config: ModelConfig, weights: Weights, inputs: DecoderIn
   for (let layer = 0; layer < num_hidden_layers; layer++) {
     const name = `model.layers.${layer}`;
     const last = layer + 1 === num_hidden_layers;
-    const attended = attention(config, weights, `${name}.self_attn`, normed, rope, mask, past[layer]!);
+    const attended = attention(config, weights, `${name}.self_attn`, normed, rope, mask, past[layer]!, inputs.cache);
     present.push({ key: attended.key, value: attended.value });
     // Once the last keys and values exist, only the rows whose logits are wanted need to go on.
     if (last) [hidden, attended.output] = [op.gather(hidden, logits_rows), op.gather(attended.output, logits_rows)];
@@ -129,6 +137,7 @@ function attention(
   rope: ReturnType<typeof rotary_tables>,
   mask: Mask,
   past: { key: Value; value: Value },
+  cache: CacheType = "float32",
 ): { output: Value; key: Value; value: Value } {
   const group = heads / kv_heads;
   // [tokens, heads * head_dim] -> [1, heads, tokens, head_dim], rotated
@@ -139,8 +148,9 @@ function attention(
   const [q, k, v] = weights.linears([`${name}.q_proj.weight`, `${name}.k_proj.weight`, `${name}.v_proj.weight`], x);
   // The heads of a group share their keys, so they are rows of one product: [kv_heads, group * tokens, head_dim]
   const query = op.reshape(rotate(q!, heads), [kv_heads, -1, head_dim], [kv_heads, "group * tokens", head_dim]);
-  const key = op.reshape(rotate(k!, kv_heads), [kv_heads, -1, head_dim], [kv_heads, "tokens", head_dim]);
-  const by_token = op.reshape(v!, [-1, kv_heads, head_dim], ["tokens", kv_heads, head_dim]);
+  const cached = (kept: Value) => (cache === "float32" ? kept : op.cast(op.cast(kept, cache), "float32"));
+  const key = op.reshape(cached(rotate(k!, kv_heads)), [kv_heads, -1, head_dim], [kv_heads, "tokens", head_dim]);
+  const by_token = op.reshape(cached(v!), [-1, kv_heads, head_dim], ["tokens", kv_heads, head_dim]);
   const value = op.transpose(by_token, [1, 0, 2]);
 
   const scale = { transpose_b: true, alpha: head_dim ** -0.5 };

@@ -5,11 +5,8 @@
 import { Graph, type Value } from "../graph/graph.js";
 import * as op from "../graph/ops.js";
 import type { ModelConfig } from "./config.js";
-import { decoder } from "./decoder.js";
+import { type CacheType, decoder } from "./decoder.js";
 import { type StoredTensor, TENSOR_TABLE, tensor_table, Weights } from "./weights.js";
-
-/** What the cached keys and values are kept in. */
-export type CacheType = "float32" | "float16";
 
 /**
  * The engine's graph: `decoder` as it is.
@@ -29,16 +26,17 @@ export function engine_graph(
 ): Graph {
   const graph = new Graph(config.model_type);
   const { num_hidden_layers: layers, num_key_value_heads: kv_heads, head_dim } = config;
-  const cached = (name: string) => op.cast(graph.input(name, cache, [kv_heads, "cached", head_dim]), "float32");
+  const past = (name: string) => op.cast(graph.input(name, cache, [kv_heads, "cached", head_dim]), "float32");
   const { logits, present, router_logits } = decoder(config, new Weights(graph, stored, accuracy_level), {
     input_ids: graph.input("input_ids", "int64", ["tokens"]),
     position_ids: graph.input("position_ids", "int64", ["tokens"]),
     attention_bias: graph.input("attention_bias", "float32", ["tokens", "visible"]),
     logits_rows: graph.input("logits_rows", "int64", ["rows"]),
     past: Array.from({ length: layers }, (_, n) => ({
-      key: cached(`past_key.${n}`),
-      value: cached(`past_value.${n}`),
+      key: past(`past_key.${n}`),
+      value: past(`past_value.${n}`),
     })),
+    cache,
   });
   const stacked = op.cast(
     op.concat(

@@ -1,5 +1,5 @@
 /**
- * Models from the Hugging Face hub, in its standard cache (HF_HOME, HF_HUB_CACHE), so that other tools find them there.
+ * Models and data sets from the Hugging Face hub, in its standard cache (HF_HOME, HF_HUB_CACHE), so that other tools find them there.
  *
  * @huggingface/hub lists repositories and knows the cache's layout, but starts an interrupted download from the beginning;
  * so the bytes of a file are fetched here, with a range request for what is missing, into the library's `.incomplete` name,
@@ -68,13 +68,13 @@ async function resolve(id_or_dir: string, weights: boolean, options: HubOptions)
   const cached = await cached_snapshot(storage, revision, weights);
   if (offline) {
     if (cached) return cached;
-    throw unreachable(id_or_dir, "offline mode");
+    throw unreachable(`model ${id_or_dir}`, "offline mode");
   }
   try {
     return await download(id_or_dir, storage, revision, weights, options);
   } catch (error) {
     if (is_network_error(error) && cached) return cached;
-    throw readable(error, id_or_dir, storage);
+    throw readable(error, `model ${id_or_dir}`, storage);
   }
 }
 
@@ -84,6 +84,47 @@ async function cached_snapshot(storage: string, revision: string, weights: boole
     : await readFile(join(storage, "refs", revision), "utf8").catch(() => "");
   const snapshot = join(storage, "snapshots", commit.trim());
   return commit && (await is_complete(snapshot, weights)) ? snapshot : null;
+}
+
+/** The hub keeps a Parquet copy of every data set in this branch, whatever form its authors gave it. */
+const PARQUET = "refs/convert/parquet";
+
+/**
+ * The Parquet file of one split of a data set, from the hub's cache or the hub.
+ * https://huggingface.co/docs/dataset-viewer/parquet
+ */
+export async function dataset_file(
+  dataset: string,
+  config: string,
+  split: string,
+  { offline = process.env.HF_HUB_OFFLINE === "1", signal }: Pick<HubOptions, "offline" | "signal"> = {},
+): Promise<string> {
+  const path = `${config}/${split}/0000.parquet`;
+  const storage = join(getHFHubCachePath(), getRepoFolderName({ type: "dataset", name: dataset }));
+  const commit = await readFile(join(storage, "refs", PARQUET), "utf8").catch(() => "");
+  const cached = join(storage, "snapshots", commit.trim(), path);
+  if (commit && existsSync(cached)) return cached;
+  const what = `data set ${dataset}`;
+  if (offline) throw unreachable(what, "offline mode");
+  try {
+    const token = process.env.HF_TOKEN;
+    const file = await downloadFileToCacheDir({
+      repo: { type: "dataset", name: dataset },
+      path,
+      revision: PARQUET,
+      hubUrl: process.env.HF_ENDPOINT ?? "https://huggingface.co",
+      fetch: (input, init) => fetch(input, { ...init, ...(signal ? { signal } : {}) }),
+      ...(token ? { accessToken: token } : {}),
+    });
+    if (file) return file;
+  } catch (error) {
+    throw readable(error, what, storage);
+  }
+  throw new BimedixError("file_not_found", {
+    given: `${what} has no ${path} on the hub`,
+    expected: "a Parquet copy of this split",
+    todo: "give a folder with --data",
+  });
 }
 
 /** A file is in a snapshot once it is whole, whoever downloaded it, and here the weights come last. */
@@ -189,7 +230,7 @@ function is_network_error(error: unknown): boolean {
 function unreachable(name: string, why: string): BimedixError {
   const todo = "connect, or download it on another machine and pass its directory";
   return new BimedixError("offline", {
-    given: `model ${name} is not in the cache and the hub cannot be reached (${why})`,
+    given: `${name} is not in the cache and the hub cannot be reached (${why})`,
     expected: "a connection to the hub",
     todo,
   });
@@ -211,7 +252,7 @@ function readable(error: unknown, name: string, storage: string): BimedixError {
     return new BimedixError(
       "file_unreadable",
       {
-        given: `model ${name} is private or gated, or does not exist`,
+        given: `${name} is private or gated, or does not exist`,
         expected: "access to it",
         todo: "accept its terms on the hub and set HF_TOKEN",
       },
@@ -221,7 +262,7 @@ function readable(error: unknown, name: string, storage: string): BimedixError {
   if (status === 404)
     return new BimedixError(
       "file_not_found",
-      { given: `model ${name} is not on the hub`, expected: "an existing id", todo: "check the name and the revision" },
+      { given: `${name} is not on the hub`, expected: "an existing id", todo: "check the name and the revision" },
       error,
     );
   const code = (error as NodeJS.ErrnoException).code ?? "";

@@ -82,6 +82,39 @@ for (const [name, make] of Object.entries(makers)) {
         }
       });
 
+      test("what requests share is computed once, and changes nothing", async () => {
+        const beginning = [1, 5, 9, 33, 70, 12, 8];
+        const requests = [
+          { context: [...beginning, 20, 21], continuation: [30, 31] },
+          { context: [...beginning, 20, 21], continuation: [32] },
+          { context: [...beginning, 20, 21], continuation: [30] },
+          { context: [...beginning, 20], continuation: [21, 30, 31] },
+          { context: beginning.slice(0, 3), continuation: [33, 70] },
+          { context: [...beginning, 40, 41, 42], continuation: [43] },
+          { context: [2], continuation: [3] },
+        ];
+        const alone: { logprob: number; is_greedy: boolean }[] = [];
+        for (const request of requests) {
+          await engine.score([{ context: [90], continuation: [91] }], { prefix: 0 });
+          alone.push((await engine.score([request], { prefix: 0 }))[0]!);
+        }
+        const tolerance = accuracy_level === 0 ? 1e-5 : 2e-2;
+        const check = (scores: readonly { logprob: number; is_greedy: boolean }[], indices: number[]) => {
+          for (const [i, index] of indices.entries()) {
+            assert.ok(Math.abs(scores[i]!.logprob - alone[index]!.logprob) < tolerance, `request ${index}`);
+            if (accuracy_level === 0) assert.equal(scores[i]!.is_greedy, alone[index]!.is_greedy);
+          }
+        };
+        check(await engine.score(requests), [...requests.keys()]);
+        const some = [0, 2, 5, 1];
+        const picked = some.map((i) => requests[i]!);
+        const first = await engine.score(picked, { prefix: beginning.length });
+        check(first, some);
+        await engine.score([requests[5]!], { prefix: beginning.length });
+        assert.deepEqual(await engine.score(picked, { prefix: beginning.length }), first);
+        assert.deepEqual(await engine.score([]), []);
+      });
+
       test("eos ends a sequence and null does not", async () => {
         const [[first, second]] = (await all(engine, [prompts[0]!], greedy)) as [number[]];
         const ended = await all(engine, [prompts[0]!], { max_new_tokens: 8, eos_token_id: [second!] });

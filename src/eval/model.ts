@@ -1,0 +1,111 @@
+/** The model under evaluation: loaded here, or reached over the network. */
+import { createHash } from "node:crypto";
+import { open, readdir } from "node:fs/promises";
+import { createRequire } from "node:module";
+import { basename, join, resolve } from "node:path";
+import { AutoModelForCausalLM, AutoTokenizer, type PretrainedOptions } from "../engine/auto.js";
+import { RemoteEngine, type RemoteOptions } from "../engine/remote.js";
+import { file_error } from "../files.js";
+import { expected_tensors } from "../model/checkpoint.js";
+import type { EvalModel } from "./run.js";
+
+/** New tokens of one run: with long shared beginnings, the cost of attention outgrows what larger products save. */
+const CHUNK_TOKENS = 256;
+
+/** A model that runs here. `dispose` frees it. @throws BimedixError as `AutoModelForCausalLM.from_pretrained` does */
+export async function local_model(
+  id_or_dir: string,
+  options: PretrainedOptions,
+): Promise<EvalModel & { dispose: () => Promise<void> }> {
+  const model = await AutoModelForCausalLM.from_pretrained(id_or_dir, { chunk_tokens: CHUNK_TOKENS, ...options });
+  const { dir, config, engine } = model;
+  const { dtype = "q8", accuracy_level = 4 } = options;
+  const parameters = [...expected_tensors(config)].map(({ shape }) => shape.reduce((product, dim) => product * dim, 1));
+  return {
+    engine,
+    tokenizer: await AutoTokenizer.from_pretrained(dir),
+    max_length: config.max_position_embeddings,
+    name: dir === id_or_dir ? basename(resolve(dir)) : id_or_dir,
+    info: {
+      engine: "bimedix",
+      dtype,
+      // What quantised products round their activations to, and the type of the cache.
+      activations: dtype === "fp32" || accuracy_level === 0 ? "float32" : "int8, float16 cache",
+      num_parameters: parameters.reduce((total, count) => total + count, 0),
+      sha256: await fingerprint(dir),
+      versions: versions(),
+    },
+    dispose: () => model.dispose(),
+  };
+}
+
+/** Where neither the server nor the tokenizer says more: the harness's own assumption. */
+const DEFAULT_LENGTH = 2048;
+
+/**
+ * A model on an OpenAI-compatible server. Its tokenizer is needed here, because what is scored are tokens.
+ * @param options.tokenizer directory or hub id; default: the server's name of the model, when that is a hub id
+ * @throws BimedixError server_refused, also for a server that does not score prompts
+ */
+export async function remote_model(
+  url: string,
+  { tokenizer: id, ...options }: RemoteOptions & { tokenizer?: string } = {},
+): Promise<EvalModel> {
+  const model_id = id ?? (await RemoteEngine.model_id(url, options));
+  const tokenizer = await AutoTokenizer.from_pretrained(model_id, options.signal ? { signal: options.signal } : {});
+  const engine = await RemoteEngine.connect(url, tokenizer.encode("The patient has a fever."), options);
+  const { max_model_len, model } = engine;
+  const known =
+    tokenizer.model_max_length !== null && tokenizer.model_max_length < 1e9 ? tokenizer.model_max_length : null;
+  return {
+    engine,
+    tokenizer,
+    // The server also generates one token, which is thrown away.
+    max_length: max_model_len === null ? (known ?? DEFAULT_LENGTH) : max_model_len - 1,
+    name: model,
+    info: {
+      engine: "openai-completions",
+      dtype: "the server's",
+      num_parameters: -1,
+      sha256: "",
+      tokenizer: model_id,
+      versions: versions(),
+    },
+  };
+}
+
+export function versions(): Record<string, string> {
+  const require = createRequire(import.meta.url);
+  return {
+    bimedix: (require("../../../package.json") as { version: string }).version,
+    "onnxruntime-node": (require("onnxruntime-node/package.json") as { version: string }).version,
+    node: process.versions.node,
+  };
+}
+
+const EDGE = 2 ** 20;
+
+/**
+ * What tells one model's files from another's in a moment, whatever their size: the names, sizes and first and last megabyte of
+ * the configuration, the tokenizer and the weights.
+ */
+async function fingerprint(dir: string): Promise<string> {
+  const hash = createHash("sha256");
+  for (const name of (await readdir(dir)).sort()) {
+    if (!/^(config|tokenizer|tokenizer_config)\.json$|^tokenizer\.model$|\.safetensors$/.test(name)) continue;
+    const file = join(dir, name);
+    try {
+      const handle = await open(file);
+      const { size } = await handle.stat();
+      hash.update(`${name} ${size}\n`);
+      for (const at of new Set([0, Math.max(0, size - EDGE)])) {
+        const { buffer, bytesRead } = await handle.read(Buffer.alloc(EDGE), 0, EDGE, at);
+        hash.update(buffer.subarray(0, bytesRead));
+      }
+      await handle.close();
+    } catch (error) {
+      throw file_error(error, file, "a readable model");
+    }
+  }
+  return hash.digest("hex");
+}

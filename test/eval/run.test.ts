@@ -1,0 +1,211 @@
+/** Runs: whole, interrupted, in shards; what is computed once; reports; and the command line around them. */
+import assert from "node:assert/strict";
+import { spawn, spawnSync } from "node:child_process";
+import { appendFile, mkdtemp, readdir, readFile, rm, truncate, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { after, before, describe, test } from "node:test";
+import { mcqa_task } from "../../src/eval/datasets.js";
+import { read_journal } from "../../src/eval/journal.js";
+import { local_model } from "../../src/eval/model.js";
+import { to_html } from "../../src/eval/report.js";
+import { merge_runs, to_results } from "../../src/eval/results.js";
+import { type EvalModel, type Run, run_tasks, type Sample, samples_of } from "../../src/eval/run.js";
+import { tables, to_csv, to_latex, to_markdown, to_text } from "../../src/eval/table.js";
+import type { Task } from "../../src/eval/tasks.js";
+import { max_difference, rejects, root } from "../fixtures.js";
+
+/** Questions of different lengths that begin alike, in two languages. */
+const questions = Array.from({ length: 80 }, (_, i) => ({
+  id: `q${i}`,
+  question:
+    i % 2
+      ? `ما العلاج المناسب للحالة رقم ${i}؟`
+      : `A patient ${"with a long history ".repeat(i % 7)}has sign ${i}. What is it?`,
+  options: [`choice ${i}`, "fever", "<img src=x onerror=alert(1)>", `خيار ${i}`].slice(0, 2 + (i % 3)),
+  answer: i % 2,
+}));
+
+describe("runs", () => {
+  let dir: string;
+  let file: string;
+  let model: EvalModel & { dispose: () => Promise<void> };
+  let task: Task;
+  before(async () => {
+    dir = await mkdtemp(join(tmpdir(), "bimedix-run-"));
+    file = join(dir, "mine.jsonl");
+    await writeFile(file, questions.map((one) => `${JSON.stringify(one)}\n`).join(""));
+    task = await mcqa_task(file);
+    model = await local_model(join(root, "models/nano"), { dtype: "fp32" });
+  });
+  after(async () => {
+    await model.dispose();
+    await rm(dir, { recursive: true });
+  });
+  const output = () => mkdtemp(join(dir, "out-"));
+  const run = async (options: Partial<Parameters<typeof run_tasks>[1]> = {}) =>
+    run_tasks(model, { tasks: [task], output: await output(), ...options });
+  /** All that a run found, without times. */
+  const found = (one: Run) => ({
+    samples: Object.fromEntries(samples_of(one)),
+    results: { ...to_results(one), date: 0, total_evaluation_time_seconds: "", bimedix: {} },
+  });
+
+  test("an interrupted run goes on where it stopped and gives the same to the last bit", async () => {
+    const whole = await run();
+    const folder = await output();
+    const stop = new AbortController();
+    await rejects(
+      run({ output: folder, signal: stop.signal, on_progress: ({ scored }) => scored > 0 && stop.abort() }),
+      "aborted",
+      /stopped/,
+    );
+    const journal = join(folder, "nano", (await readdir(join(folder, "nano")))[0]!);
+    const { entries } = await read_journal<Sample, unknown>(journal);
+    assert.equal(entries.length, 1);
+    // A kill may leave a part of a line behind.
+    await appendFile(journal, '{"batch":1,"seconds":0.1,"samples":[{"task":"mi');
+    let scored = 0;
+    const resumed = await run({ output: folder, on_progress: (progress) => (scored = progress.scored) });
+    assert.equal(scored, questions.length - 32);
+    assert.deepEqual(found(resumed.run), found(whole.run));
+    const again = await run({ output: folder, on_progress: (progress) => (scored = -progress.scored) });
+    assert.deepEqual(found(again.run), found(whole.run));
+  });
+
+  test("any cut of the journal resumes to the same", async () => {
+    const folder = await output();
+    const whole = await run({ output: folder });
+    const bytes = (await readFile(whole.file)).length;
+    for (const length of [0, 5, 700, Math.floor(bytes / 2), bytes - 1]) {
+      await truncate(whole.file, length);
+      assert.deepEqual(found((await run({ output: folder })).run), found(whole.run), `${length} of ${bytes} bytes`);
+    }
+  });
+
+  test("shards give what one run gives, and are merged only when they belong together and are whole", async () => {
+    const whole = await run();
+    const parts = await Promise.all([1, 2].map((index) => run({ shard: { index, count: 2 } })));
+    assert.deepEqual(found(merge_runs(parts)), found(whole.run));
+    assert.throws(() => merge_runs([parts[0]!]), /1 of 3 batches are missing/);
+    const other = await run({ shard: { index: 2, count: 2 }, limit: 40 });
+    assert.throws(() => merge_runs([parts[0]!, other]), /belong to different runs/);
+  });
+
+  test("sharing changes no score: one question at a time, uncached, gives the same within 1e-5", async () => {
+    const { run: together } = await run({ num_fewshot: 0 });
+    const alone = await local_model(join(root, "models/nano"), { dtype: "fp32", chunk_tokens: 4096 });
+    for (const { bimedix, arguments: args } of samples_of(together).get("mine")!.slice(0, 12)) {
+      const requests = Object.values(args).map(({ arg_0, arg_1 }) => {
+        const [start, all] = [arg_0, arg_0 + arg_1].map((text) => alone.tokenizer.encode(text));
+        return { context: start!, continuation: all!.slice(start!.length) };
+      });
+      const scores: number[] = [];
+      for (const request of requests) {
+        // Another text between two requests leaves nothing in the cache that they share.
+        await alone.engine.score([{ context: [5, 6, 7], continuation: [8] }], { prefix: 0 });
+        scores.push((await alone.engine.score([request], { prefix: 0 }))[0]!.logprob);
+      }
+      assert.ok(max_difference(scores, bimedix.log_likelihoods) < 1e-5);
+    }
+    await alone.dispose();
+  });
+
+  test("options in other orders", async () => {
+    const { run: shuffled } = await run({ shuffle_options: 3, limit: 6 });
+    const samples = samples_of(shuffled).get("mine")!;
+    assert.deepEqual(
+      samples.map(({ bimedix }) => bimedix.shuffled!.length),
+      [1, 2, 3, 1, 2, 3],
+    );
+    const moved = questions.slice(0, 6).map(({ options, answer, ...rest }) => {
+      const order = options.map((_, i) => (i + 1) % options.length);
+      return { ...rest, options: order.map((i) => options[i]!), answer: order.indexOf(answer) };
+    });
+    await writeFile(join(dir, "moved.jsonl"), moved.map((one) => `${JSON.stringify(one)}\n`).join(""));
+    const direct = await run({ tasks: [await mcqa_task(join(dir, "moved.jsonl"))] });
+    for (const [i, { bimedix }] of samples_of(direct.run).get("moved")!.entries()) {
+      const { order, log_likelihoods } = samples[i]!.bimedix.shuffled![0]!;
+      const back = order.map((_, old) => bimedix.log_likelihoods[order.indexOf(old)]!);
+      assert.ok(max_difference(back, log_likelihoods) < 1e-5);
+    }
+    const changed = to_results(shuffled).bimedix.changed_by_order!.mine!;
+    assert.ok(changed >= 0 && changed <= 1);
+  });
+
+  test("results say what decided the numbers", async () => {
+    const { run: one } = await run({ limit: 4, add_bos: false });
+    const { bimedix, "n-samples": sizes } = to_results(one, new Map([["mine", task]]));
+    assert.deepEqual(sizes, { mine: { original: 80, effective: 4 } });
+    const { model: info, tasks: data, add_bos } = bimedix.run;
+    assert.equal(info.dtype, "fp32");
+    assert.equal(info.activations, "float32");
+    assert.match(info.sha256, /^[0-9a-f]{64}$/);
+    assert.equal(info.versions["onnxruntime-node"], "1.30.0");
+    assert.equal(add_bos, false);
+    assert.match(data[0]!.files[0]!.sha256, /^[0-9a-f]{64}$/);
+    assert.ok(bimedix.tokens_per_question.mine! > 20);
+  });
+
+  test("tables and the page hold every number, and data stays text", async () => {
+    const { run: one } = await run({ limit: 12 });
+    const results = to_results(one, new Map([["mine", task]]));
+    const list = tables(results);
+    const accuracy = (100 * (results.results.mine!["acc,none"] as number)).toFixed(1);
+    for (const text of [to_text(list), to_markdown(list), to_latex(list), to_csv(list)])
+      assert.ok(text.includes(accuracy) && text.includes("mine"), text);
+    const page = to_html(one, results, list);
+    assert.ok(!page.includes("<img"), "markup of a data set reached the page");
+    assert.ok(!/(src|href)=["']?(https?:)?\/\//.test(page));
+    assert.match(page, /Content-Security-Policy/);
+    assert.equal(page.match(/"dir":"rtl"/g)?.length, 6);
+  });
+
+  test("a kill -9 at any moment loses at most the batch in flight; the command goes on and tidies up", async () => {
+    const folder = await output();
+    const args = ["dist/src/cli/main.js", "eval", "--tasks", file, "--output", folder, "--dtype", "q8", "--json"];
+    const child = spawn(process.execPath, args, { cwd: root, stdio: ["ignore", "ignore", "ignore"] });
+    const inside = join(folder, "nano");
+    for (let lines = 0; lines < 2 && child.exitCode === null; ) {
+      await new Promise((resolve) => setTimeout(resolve, 5));
+      const names = await readdir(inside).catch(() => []);
+      const journal = names.find((name) => name.startsWith("run_"));
+      if (journal) lines = (await readFile(join(inside, journal), "utf8").catch(() => "")).split("\n").length - 1;
+    }
+    child.kill("SIGKILL");
+    await new Promise((resolve) =>
+      child.exitCode !== null || child.signalCode ? resolve(0) : child.once("exit", resolve),
+    );
+    const json = (where: string) => {
+      const call = spawnSync(process.execPath, args.with(5, where), { cwd: root, encoding: "utf8" });
+      assert.equal(call.status, 0, call.stderr);
+      return { ...JSON.parse(call.stdout), date: 0, total_evaluation_time_seconds: "", bimedix: {} };
+    };
+    assert.deepEqual(json(folder), json(await output()));
+    assert.ok((await readdir(inside)).every((name) => /^(results|samples|report)_/.test(name)));
+  });
+
+  test("bad options end in one line", () => {
+    const cases: [string[], RegExp][] = [
+      [["--tasks", "mmlu_astrology"], /task "mmlu_astrology"; expected bimedix_en/],
+      [["--tasks", "mmlu_anatomy", "--data", "/nowhere"], /--data \/nowhere/],
+      [["--tasks", file, "--limit", "0"], /--limit 0; expected a whole number from 1/],
+      [["--tasks", file, "--num-fewshot", "-1"], /--num-fewshot -1/],
+      [["--tasks", file, "--shard", "3/2"], /--shard 3\/2/],
+      [["--tasks", file, "--num-fewshot", "2", "--output", dir], /2 shots for mine, which has no examples/],
+      [["--tasks", file, "--contamination", "/nowhere", "--output", dir], /\/nowhere/],
+      [["--tasks", file, "--model", "http://127.0.0.1:9/v1"], /cannot be reached/],
+    ];
+    for (const [args, message] of cases) {
+      const { status, stderr } = spawnSync(process.execPath, ["dist/src/cli/main.js", "eval", ...args], {
+        cwd: root,
+        encoding: "utf8",
+        env: { ...process.env, HF_HUB_OFFLINE: "1" },
+      });
+      assert.equal(status, 1, stderr);
+      const lines = stderr.trim().split("\n");
+      assert.match(lines.at(-1)!, message);
+      assert.ok(!stderr.includes("    at "), stderr);
+    }
+  });
+});
