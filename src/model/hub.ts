@@ -13,6 +13,7 @@ import { Readable } from "node:stream";
 import { pipeline } from "node:stream/promises";
 import type { ReadableStream } from "node:stream/web";
 import {
+  datasetInfo,
   downloadFileToCacheDir,
   getHFHubCachePath,
   getRepoFolderName,
@@ -37,17 +38,30 @@ const SMALL =
   /^(config|generation_config|tokenizer|tokenizer_config|special_tokens_map|added_tokens)\.json$|^tokenizer\.model$|^chat_template\.jinja$/;
 const WEIGHTS = /^[^/]*\.safetensors(\.index\.json)?$/;
 
+/** What of a repository is wanted. */
+interface Wanted {
+  is_complete: (snapshot: string) => Promise<boolean>;
+  needs: (path: string) => boolean;
+  /** Only this folder is listed. */
+  folder?: string;
+}
+
+interface Repository {
+  type: "model" | "dataset";
+  name: string;
+}
+
 /** The directory of a model: `id_or_dir` itself when it is one, else the hub's snapshot of it, downloaded when needed. */
 export function resolve_model(id_or_dir: string, options: HubOptions = {}): Promise<string> {
-  return resolve(id_or_dir, true, options);
+  return resolve_directory(id_or_dir, true, options);
 }
 
 /** The same for all but the weights, which a tokenizer does not need. */
 export function resolve_tokenizer(id_or_dir: string, options: HubOptions = {}): Promise<string> {
-  return resolve(id_or_dir, false, options);
+  return resolve_directory(id_or_dir, false, options);
 }
 
-async function resolve(id_or_dir: string, weights: boolean, options: HubOptions): Promise<string> {
+async function resolve_directory(id_or_dir: string, weights: boolean, options: HubOptions): Promise<string> {
   if (existsSync(id_or_dir)) {
     if (statSync(id_or_dir).isDirectory()) return id_or_dir;
     throw new BimedixError("bad_option", {
@@ -63,27 +77,37 @@ async function resolve(id_or_dir: string, weights: boolean, options: HubOptions)
       todo: "check the name",
     });
   }
+  const wanted: Wanted = {
+    is_complete: (snapshot) => is_model(snapshot, weights),
+    needs: (path) => SMALL.test(path) || (weights && WEIGHTS.test(path)),
+  };
+  return resolve({ type: "model", name: id_or_dir }, wanted, options);
+}
+
+/** A repository's snapshot, downloaded when it is not in the cache. */
+async function resolve(repository: Repository, wanted: Wanted, options: HubOptions): Promise<string> {
   const { revision = "main", offline = process.env.HF_HUB_OFFLINE === "1" } = options;
-  const storage = join(getHFHubCachePath(), getRepoFolderName({ type: "model", name: id_or_dir }));
-  const cached = await cached_snapshot(storage, revision, weights);
+  const storage = join(getHFHubCachePath(), getRepoFolderName(repository));
+  const what = repository.type === "model" ? `model ${repository.name}` : `data set ${repository.name}`;
+  const cached = await cached_snapshot(storage, revision, wanted);
   if (offline) {
     if (cached) return cached;
-    throw unreachable(`model ${id_or_dir}`, "offline mode");
+    throw unreachable(what, "offline mode");
   }
   try {
-    return await download(id_or_dir, storage, revision, weights, options);
+    return await download(repository, storage, revision, wanted, options);
   } catch (error) {
     if (is_network_error(error) && cached) return cached;
-    throw readable(error, `model ${id_or_dir}`, storage);
+    throw readable(error, what, storage);
   }
 }
 
-async function cached_snapshot(storage: string, revision: string, weights: boolean): Promise<string | null> {
+async function cached_snapshot(storage: string, revision: string, { is_complete }: Wanted): Promise<string | null> {
   const commit = /^[0-9a-f]{40}$/.test(revision)
     ? revision
     : await readFile(join(storage, "refs", revision), "utf8").catch(() => "");
   const snapshot = join(storage, "snapshots", commit.trim());
-  return commit && (await is_complete(snapshot, weights)) ? snapshot : null;
+  return commit && (await is_complete(snapshot)) ? snapshot : null;
 }
 
 /** The hub keeps a Parquet copy of every data set in this branch, whatever form its authors gave it. */
@@ -94,41 +118,32 @@ const PARQUET = "refs/convert/parquet";
  * https://huggingface.co/docs/dataset-viewer/parquet
  */
 export async function dataset_file(
-  dataset: string,
+  name: string,
   config: string,
   split: string,
-  { offline = process.env.HF_HUB_OFFLINE === "1", signal }: Pick<HubOptions, "offline" | "signal"> = {},
+  options: HubOptions = {},
 ): Promise<string> {
-  const path = `${config}/${split}/0000.parquet`;
-  const storage = join(getHFHubCachePath(), getRepoFolderName({ type: "dataset", name: dataset }));
-  const commit = await readFile(join(storage, "refs", PARQUET), "utf8").catch(() => "");
-  const cached = join(storage, "snapshots", commit.trim(), path);
-  if (commit && existsSync(cached)) return cached;
-  const what = `data set ${dataset}`;
-  if (offline) throw unreachable(what, "offline mode");
-  try {
-    const token = process.env.HF_TOKEN;
-    const file = await downloadFileToCacheDir({
-      repo: { type: "dataset", name: dataset },
-      path,
-      revision: PARQUET,
-      hubUrl: process.env.HF_ENDPOINT ?? "https://huggingface.co",
-      fetch: (input, init) => fetch(input, { ...init, ...(signal ? { signal } : {}) }),
-      ...(token ? { accessToken: token } : {}),
-    });
-    if (file) return file;
-  } catch (error) {
-    throw readable(error, what, storage);
-  }
+  const folder = `${config}/${split}`;
+  const path = `${folder}/0000.parquet`;
+  const snapshot = await resolve(
+    { type: "dataset", name },
+    {
+      is_complete: async (dir) => existsSync(join(dir, path)),
+      needs: (file) => file === path,
+      folder,
+    },
+    { revision: PARQUET, ...options },
+  );
+  if (existsSync(join(snapshot, path))) return join(snapshot, path);
   throw new BimedixError("file_not_found", {
-    given: `${what} has no ${path} on the hub`,
+    given: `data set ${name} has no ${path} on the hub`,
     expected: "a Parquet copy of this split",
     todo: "give a folder with --data",
   });
 }
 
 /** A file is in a snapshot once it is whole, whoever downloaded it, and here the weights come last. */
-async function is_complete(snapshot: string, weights: boolean): Promise<boolean> {
+async function is_model(snapshot: string, weights: boolean): Promise<boolean> {
   const has = (file: string) => existsSync(join(snapshot, file));
   if (!has("config.json")) return false;
   if (!weights) return has("tokenizer.json") || has("tokenizer.model");
@@ -139,35 +154,40 @@ async function is_complete(snapshot: string, weights: boolean): Promise<boolean>
 }
 
 async function download(
-  name: string,
+  repository: Repository,
   storage: string,
   revision: string,
-  weights: boolean,
+  { is_complete, needs, folder }: Wanted,
   { on_progress, signal }: HubOptions,
 ): Promise<string> {
+  const { name, type } = repository;
   const token = process.env.HF_TOKEN;
   const hubUrl = process.env.HF_ENDPOINT ?? "https://huggingface.co";
   const own_fetch: typeof fetch = (input, init) => fetch(input, { ...init, ...(signal ? { signal } : {}) });
   const access = { hubUrl, fetch: own_fetch, ...(token ? { accessToken: token } : {}) };
-  const { sha } = await modelInfo({ ...access, name, revision, additionalFields: ["sha"] });
+  const about = { ...access, name, revision, additionalFields: ["sha" as const] };
+  const { sha } = await (type === "model" ? modelInfo(about) : datasetInfo(about));
   const snapshot = join(storage, "snapshots", sha);
-  if (await is_complete(snapshot, weights)) return snapshot;
+  if (await is_complete(snapshot)) return snapshot;
   const files: ListFileEntry[] = [];
-  for await (const entry of listFiles({ ...access, repo: name, revision: sha })) {
-    const needed = SMALL.test(entry.path) || (weights && WEIGHTS.test(entry.path));
-    if (entry.type === "file" && needed) files.push(entry);
-  }
+  for await (const entry of listFiles({
+    ...access,
+    repo: repository,
+    revision: sha,
+    ...(folder ? { path: folder } : {}),
+  }))
+    if (entry.type === "file" && needs(entry.path)) files.push(entry);
   files.sort((a, b) => a.size - b.size);
   const total = files.reduce((sum, { size }) => sum + size, 0);
   let before = 0;
   for (const entry of files) {
     const blob = join(storage, "blobs", entry.lfs?.oid ?? entry.xetHash ?? entry.oid ?? sha);
-    const url = `${hubUrl}/${name}/resolve/${sha}/${entry.path}`;
+    const url = `${hubUrl}/${type === "dataset" ? "datasets/" : ""}${name}/resolve/${sha}/${entry.path}`;
     if (!existsSync(blob)) {
       const report = (bytes: number) => on_progress?.({ file: entry.path, done: before + bytes, total });
       await fetch_blob(url, blob, entry, own_fetch, token, report);
     }
-    await downloadFileToCacheDir({ ...access, repo: name, path: entry.path, revision: sha });
+    await downloadFileToCacheDir({ ...access, repo: repository, path: entry.path, revision: sha });
     before += entry.size;
   }
   if (revision !== sha) {

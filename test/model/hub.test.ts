@@ -7,7 +7,7 @@ import type { AddressInfo } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, beforeEach, describe, test } from "node:test";
-import { resolve_model, resolve_tokenizer } from "../../src/model/hub.js";
+import { dataset_file, resolve_model, resolve_tokenizer } from "../../src/model/hub.js";
 import { rejects } from "../fixtures.js";
 
 const SHA = "a".repeat(40);
@@ -17,6 +17,7 @@ const files: Record<string, Buffer> = {
   "tokenizer.json": Buffer.from("{}"),
   "model.safetensors": weights,
   "pytorch_model.bin": Buffer.from("no"),
+  "anatomy/test/0000.parquet": Buffer.from("PAR1"),
 };
 const sha256 = (bytes: Buffer) => createHash("sha256").update(bytes).digest("hex");
 
@@ -42,7 +43,14 @@ describe("the hub", () => {
     };
     if (fault === "403") return json({ error: "gated" }, 403);
     if (url.pathname.startsWith("/api/models/org/missing")) return json({ error: "not found" }, 404);
-    if (url.pathname.includes("/tree/")) return json(Object.keys(files).map(entry));
+    if (url.pathname.includes("/tree/")) {
+      const folder = url.pathname.split(SHA)[1]!.slice(1);
+      return json(
+        Object.keys(files)
+          .filter((path) => path.startsWith(folder))
+          .map(entry),
+      );
+    }
     if (url.pathname.includes("/paths-info/")) {
       let body = "";
       request.on("data", (chunk) => {
@@ -56,7 +64,12 @@ describe("the hub", () => {
       });
       return;
     }
-    if (url.pathname.startsWith("/api/models/"))
+    if (
+      url.pathname.startsWith("/api/datasets/") &&
+      !decodeURIComponent(url.pathname).endsWith("/revision/refs/convert/parquet")
+    )
+      return json({ error: "not found" }, 404);
+    if (/^\/api\/(models|datasets)\//.test(url.pathname))
       return json({
         _id: "1",
         id: "org/name",
@@ -67,7 +80,7 @@ describe("the hub", () => {
         likes: 0,
         lastModified: "2026-01-01T00:00:00.000Z",
       });
-    const path = url.pathname.split("/").at(-1)!;
+    const path = url.pathname.split(`/resolve/${SHA}/`)[1]!;
     const bytes = files[path]!;
     const range = /^bytes=(\d+)-$/.exec(request.headers.range ?? "");
     if (path === "model.safetensors") ranges.push(request.headers.range);
@@ -97,6 +110,18 @@ describe("the hub", () => {
     delete process.env.HF_HUB_OFFLINE;
     ranges = [];
     fault = "";
+  });
+
+  test("a split of a data set is downloaded once, from the branch of Parquet copies, and then found offline", async () => {
+    const file = await dataset_file("org/data", "anatomy", "test");
+    assert.equal(await readFile(file, "utf8"), "PAR1");
+    assert.equal(await dataset_file("org/data", "anatomy", "test", { offline: true }), file);
+    await rejects(
+      dataset_file("org/data", "anatomy", "train"),
+      "file_not_found",
+      /has no anatomy\/train\/0000.parquet/,
+    );
+    await rejects(dataset_file("org/other", "anatomy", "test", { offline: true }), "offline", /data set org\/other/);
   });
 
   test("a model is downloaded once, without files it does not need, and then found offline", async () => {
