@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from lm_eval_offline import HFLM, SUBJECTS, evaluate, use_local_data
+from lm_eval.loggers import EvaluationTracker
 from safetensors.numpy import save_file
 
 ROOT = Path(__file__).parent.parent
@@ -114,6 +115,33 @@ def run(model, limit, num_fewshot, add_bos, chat=False):
     }
 
 
+def schema(model):
+    """The files that the harness writes, as one line a key: its path and JSON type. TASK and GROUP stand for names."""
+    folder = tempfile.mkdtemp()
+    tracker = EvaluationTracker(output_path=folder)
+    lm = HFLM(pretrained=str(model), dtype="float32", device="cpu", batch_size=8)
+    results = evaluate(lm, ["multimedqa"], num_fewshot=0, limit=2, evaluation_tracker=tracker)
+    samples = results.pop("samples")
+    tracker.save_results_aggregated(results, samples)
+    tracker.save_results_samples("medmcqa", samples["medmcqa"])
+    files = sorted(Path(folder).rglob("*.json*"))
+    kinds = {dict: "object", list: "array", str: "string", bool: "boolean", int: "number", float: "number", type(None): "null"}
+
+    def lines(prefix, value, depth):
+        for key, one in value.items():
+            name = {"medmcqa": "TASK", "multimedqa": "GROUP"}.get(key, key)
+            if name == key and ("mmlu" in key or "qa" in key):
+                continue
+            yield f"{prefix}{name} {kinds[type(one)]}"
+            if isinstance(one, dict) and depth > 0 and key not in ("doc", "gen_args_1"):
+                yield from lines(f"{prefix}{name}.", one, depth - 1)
+
+    for file in files:
+        text = file.read_text()
+        value = json.loads(text.splitlines()[0] if file.suffix == ".jsonl" else text)
+        yield from lines("samples." if file.suffix == ".jsonl" else "results.", value, 2)
+
+
 def main():
     shared = Path(sys.argv[1])
     limit = int(sys.argv[2]) if len(sys.argv) > 2 else 16
@@ -131,6 +159,7 @@ def main():
                 print(name, num_fewshot, add_bos, flush=True)
     result = run(models["nano"], limit, 2, True, chat=True)
     (out / "nano-2-chat.json").write_text(json.dumps(result) + "\n")
+    (out / "schema.txt").write_text("".join(f"{line}\n" for line in schema(models["nano"])))
 
 
 if __name__ == "__main__":

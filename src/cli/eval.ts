@@ -23,7 +23,7 @@ export interface EvalCommand {
   numFewshot: number;
   limit?: number;
   output: string;
-  dtype: string;
+  dtype?: string;
   exact?: boolean;
   addBos?: string;
   applyChatTemplate?: boolean;
@@ -46,8 +46,9 @@ export async function evaluate(options: EvalCommand): Promise<void> {
   const model: EvalModel & { dispose?: () => Promise<void> } = /^https?:\/\//.test(id)
     ? await remote_model(id, { ...(options.tokenizer ? { tokenizer: options.tokenizer } : {}), signal: stop.signal })
     : await local_model(id, {
-        dtype: parse_dtype(dtype),
+        ...(dtype === undefined ? {} : { dtype: parse_dtype(dtype) }),
         on_progress: progress_bar("loading"),
+        signal: stop.signal,
         ...(options.exact ? { accuracy_level: 0 } : {}),
       });
   try {
@@ -112,11 +113,19 @@ async function finish(
   process.stderr.write(`\n${folder}: results_${date}.json, samples, and report_${date}.html, .md, .tex, .csv\n`);
 }
 
-/** What was asked for besides the table. */
+/** From this part of a task on, repeated questions are worth a line: real exams have a few. */
+const MANY_REPEATED = 0.03;
+
+/** What was asked for besides the table, and what is odd about the data. */
 function extras_text({ bimedix }: Results): string {
   const percent = (part: number) => `${(100 * part).toFixed(1)} %`;
   const { changed_by_order, contamination: found } = bimedix;
+  const repeated = Object.entries(bimedix.repeated_questions).filter(([task, count]) => {
+    const { effective } = bimedix.run.tasks.find(({ name }) => name === task)!;
+    return count > MANY_REPEATED * effective;
+  });
   const lines = [
+    ...repeated.map(([task, count]) => `${task}: ${count} questions have the text of another one; look at its data`),
     ...Object.entries(changed_by_order ?? {}).map(
       ([task, part]) => `${task}: ${percent(part)} of the answers change with the order of the options`,
     ),

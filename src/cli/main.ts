@@ -58,7 +58,12 @@ const evaluation = program
   .option("--num-fewshot <n>", "solved examples before each question", Number, 0)
   .option("--limit <n>", "only the first questions of each task", Number)
   .option("--output <dir>", "where results go", "results")
-  .addOption(new Option("--dtype <dtype>", "precision of the weights").choices([...dtypes]).default("q8"))
+  .addOption(
+    new Option(
+      "--dtype <dtype>",
+      "precision of the weights; default: fp32 up to a billion parameters, else q8",
+    ).choices([...dtypes]),
+  )
   .option("--exact", "compute q8 and q4 weights in float32 instead of rounding activations to int8")
   .addOption(
     new Option("--add-bos <flag>", "put <s> in front; default: as the tokenizer says").choices(["true", "false"]),

@@ -12,7 +12,7 @@ import { BimedixError } from "../errors.js";
 import { file_error } from "../files.js";
 import { mean } from "./metrics.js";
 import { type Run, type Sample, samples_of } from "./run.js";
-import { tasks } from "./tasks.js";
+import { question_of, tasks } from "./tasks.js";
 
 export const NGRAM = 13;
 /** Shorter questions are looked for whole, but not below this many words: everyday phrases are everywhere. */
@@ -74,9 +74,8 @@ export async function contamination(run: Run, files: readonly string[]): Promise
 
 /** The question with its options, without the prompt around it. */
 function question_text({ task, doc }: Sample): string {
-  const question = String(doc.question ?? doc.sent1 ?? doc.QUESTION ?? "");
   const options = tasks.get(task)?.options?.get(doc) ?? (Array.isArray(doc.choices) ? doc.choices : []);
-  return [question, ...options].join(" ");
+  return [question_of(doc), ...options].join(" ");
 }
 
 /** Lower case, without punctuation and without the marks that Arabic may or may not write. */

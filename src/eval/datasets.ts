@@ -1,6 +1,6 @@
 /** Documents of a task: found in a folder or on the hub, brought into the hub's columns, and checked one by one. */
 import { existsSync } from "node:fs";
-import { basename, dirname, extname, join } from "node:path";
+import { basename, dirname, extname, join, relative } from "node:path";
 import { BimedixError } from "../errors.js";
 import { dataset_file } from "../model/hub.js";
 import { language_of, option_letters } from "../text/arabic.js";
@@ -11,7 +11,7 @@ export interface TaskData {
   docs: Doc[];
   /** Empty when no shots are asked for. */
   shots: Doc[];
-  /** The files that were read, by split: where, and their sha256. */
+  /** The files that were read, by split, and their sha256. */
   files: { split: string; file: string; sha256: string }[];
 }
 
@@ -33,7 +33,7 @@ export async function load_task(task: Task, { data, num_fewshot, signal }: DataO
   const read = async (split: string): Promise<Doc[]> => {
     const found = await locate(task, split, data, signal);
     const [docs, sha256] = await Promise.all([read_split(task, split, found), file_hash(found)]);
-    files.push({ split, file: data === undefined ? found : found.slice(data.length).replace(/^[/\\]+/, ""), sha256 });
+    files.push({ split, file: name_of(task, split, found, data), sha256 });
     return docs;
   };
   const docs = await read(test_split);
@@ -53,6 +53,12 @@ export async function load_task(task: Task, { data, num_fewshot, signal }: DataO
     bad_data(files.at(-1)!.file, `${shots.length} examples`, `at least ${num_fewshot}, or a smaller --num-fewshot`);
   }
   return { docs, shots, files };
+}
+
+/** A name that is the same on every machine: the place in the folder, or on the hub. */
+function name_of({ dataset: { kind, path, name } }: Task, split: string, found: string, data?: string): string {
+  if (kind === "mcqa") return basename(found);
+  return data === undefined ? [path, name ?? "default", split].join("/") : relative(data, found).replaceAll("\\", "/");
 }
 
 const file_of = (task: Task, data: string, split: string): string => {

@@ -45,12 +45,13 @@ const fail = (error: unknown, file: string): never => {
 
 function parse<T, R>(text: string): { header: JournalHeader<R> | null; entries: JournalEntry<T>[]; whole: number } {
   let header: JournalHeader<R> | null = null;
-  const entries: JournalEntry<T>[] = [];
+  const entries = new Map<number, JournalEntry<T>>();
   let whole = 0;
   for (let end = text.indexOf("\n"); end >= 0; end = text.indexOf("\n", whole)) {
     try {
       const value = JSON.parse(text.slice(whole, end)) as JournalHeader<R> | JournalEntry<T>;
-      if ("batch" in value) entries.push(value);
+      // Two processes at once may both have done a batch; the first one counts.
+      if ("batch" in value) entries.set(value.batch, entries.get(value.batch) ?? value);
       else if (typeof value.key === "string") header = value;
       else break;
     } catch {
@@ -58,7 +59,7 @@ function parse<T, R>(text: string): { header: JournalHeader<R> | null; entries: 
     }
     whole = end + 1;
   }
-  return { header, entries, whole: Buffer.byteLength(text.slice(0, whole)) };
+  return { header, entries: [...entries.values()], whole: Buffer.byteLength(text.slice(0, whole)) };
 }
 
 /** Opens the journal of a run, with what an earlier process left in it. A file of another run is begun anew. */

@@ -7,31 +7,46 @@ import { AutoModelForCausalLM, AutoTokenizer, type PretrainedOptions } from "../
 import { RemoteEngine, type RemoteOptions } from "../engine/remote.js";
 import { file_error } from "../files.js";
 import { expected_tensors } from "../model/checkpoint.js";
+import { read_config } from "../model/config.js";
+import { resolve_model } from "../model/hub.js";
 import type { EvalModel } from "./run.js";
 
 /** New tokens of one run: with long shared beginnings, the cost of attention outgrows what larger products save. */
 const CHUNK_TOKENS = 256;
 
-/** A model that runs here. `dispose` frees it. @throws BimedixError as `AutoModelForCausalLM.from_pretrained` does */
+/** Up to so many parameters float32 is the default, whose digits are the harness's own; beyond, the copy would be large and slow. */
+const FLOAT32_PARAMETERS = 1e9;
+
+/**
+ * A model that runs here. `dispose` frees it.
+ * @param options.dtype default: fp32 up to a billion parameters, else q8
+ * @throws BimedixError as `AutoModelForCausalLM.from_pretrained` does
+ */
 export async function local_model(
   id_or_dir: string,
-  options: PretrainedOptions,
+  options: PretrainedOptions = {},
 ): Promise<EvalModel & { dispose: () => Promise<void> }> {
-  const model = await AutoModelForCausalLM.from_pretrained(id_or_dir, { chunk_tokens: CHUNK_TOKENS, ...options });
-  const { dir, config, engine } = model;
-  const { dtype = "q8", accuracy_level = 4 } = options;
-  const parameters = [...expected_tensors(config)].map(({ shape }) => shape.reduce((product, dim) => product * dim, 1));
+  const { on_progress, signal, revision, accuracy_level = 4 } = options;
+  const dir = await resolve_model(id_or_dir, {
+    ...(on_progress ? { on_progress } : {}),
+    ...(signal ? { signal } : {}),
+    ...(revision === undefined ? {} : { revision }),
+  });
+  const shapes = [...expected_tensors(await read_config(dir))].map(({ shape }) => shape);
+  const num_parameters = shapes.reduce((total, shape) => total + shape.reduce((product, dim) => product * dim, 1), 0);
+  const { dtype = num_parameters <= FLOAT32_PARAMETERS ? "fp32" : "q8" } = options;
+  const model = await AutoModelForCausalLM.from_pretrained(dir, { chunk_tokens: CHUNK_TOKENS, ...options, dtype });
   return {
-    engine,
+    engine: model.engine,
     tokenizer: await AutoTokenizer.from_pretrained(dir),
-    max_length: config.max_position_embeddings,
+    max_length: model.config.max_position_embeddings,
     name: dir === id_or_dir ? basename(resolve(dir)) : id_or_dir,
     info: {
       engine: "bimedix",
       dtype,
       // What quantised products round their activations to, and the type of the cache.
       activations: dtype === "fp32" || accuracy_level === 0 ? "float32" : "int8, float16 cache",
-      num_parameters: parameters.reduce((total, count) => total + count, 0),
+      num_parameters,
       sha256: await fingerprint(dir),
       versions: versions(),
     },

@@ -7,7 +7,7 @@ import { PAGE_SCRIPT, PAGE_STYLE } from "./report_page.js";
 import type { Results } from "./results.js";
 import { type Run, type Sample, samples_of } from "./run.js";
 import { type Table, tables, to_csv, to_latex, to_markdown } from "./table.js";
-import { type Task, tasks } from "./tasks.js";
+import { question_of, type Task, tasks } from "./tasks.js";
 
 /** Writes report_<date>.md, .tex, .csv and .html beside the results. */
 export async function write_report(run: Run, results: Results, folder: string, date: string): Promise<void> {
@@ -55,6 +55,7 @@ export function to_html(run: Run, results: Results, list: readonly Table[]): str
 ${list.map(html_table).join("\n")}
 <h2>Accuracy by task and language</h2>
 ${accuracy_chart(results)}
+${task_table(results)}
 <h2>Calibration</h2>
 <p>How often answers of a given probability are right; on the diagonal they are as right as they claim to be.</p>
 <div class="side">${calibration_charts(run)}</div>
@@ -90,7 +91,7 @@ function item({ task, doc_id, doc, arguments: args, bimedix }: Sample): Item {
   const labels = Object.values(args).map(({ arg_1 }) => arg_1.trim());
   const texts = known?.options?.get(doc) ?? (Array.isArray(doc.choices) ? (doc.choices as string[]) : labels);
   const context = Array.isArray(doc.CONTEXTS) ? `${(doc.CONTEXTS as string[]).join("\n")}\n\n` : "";
-  const question = `${context}${String(doc.question ?? doc.sent1 ?? doc.QUESTION ?? "")}`;
+  const question = `${context}${question_of(doc)}`;
   const probabilities = softmax(bimedix.log_likelihoods);
   return {
     task,
@@ -104,6 +105,37 @@ function item({ task, doc_id, doc, arguments: args, bimedix }: Sample): Item {
     })),
     gold: bimedix.gold,
   };
+}
+
+/** What the results say of each task besides its accuracy; a column that says nothing is left out. */
+function task_table({ results, groups, bimedix }: Results): string {
+  const percent = (value: unknown) => (typeof value === "number" ? `${(100 * value).toFixed(1)} %` : "");
+  const lines = Object.values(results)
+    .filter(({ name }) => !groups?.[name])
+    .map(({ name, ...metrics }): [string, string][] => {
+      const { ece, brier } = bimedix.calibration[name]!;
+      const found = bimedix.contamination?.tasks[name];
+      return [
+        ["Task", name],
+        ["Questions", String(metrics.sample_len)],
+        ["acc", percent(metrics["acc,none"])],
+        ["acc_norm", percent(metrics["acc_norm,none"])],
+        ["Calibration error", ece.toFixed(3)],
+        ["Brier score", brier.toFixed(3)],
+        ["Tokens a question", bimedix.tokens_per_question[name]!.toFixed(0)],
+        ["Repeat another", bimedix.repeated_questions[name] ? String(bimedix.repeated_questions[name]) : ""],
+        ["Cut to fit", bimedix.truncated[name] ? String(bimedix.truncated[name]) : ""],
+        ["Changes with order", percent(bimedix.changed_by_order?.[name])],
+        ["Found in the corpus", found ? String(found.found) : ""],
+        ["acc on the others", percent(found?.accuracy_clean)],
+      ];
+    });
+  const said = lines[0]!.map((_, i) => i).filter((i) => lines.some((line) => line[i]![1] !== ""));
+  const head = said.map((i) => `<th>${lines[0]![i]![0]}</th>`).join("");
+  const body = lines.map((line) => `<tr>${said.map((i) => `<td>${escape_html(line[i]![1])}</td>`).join("")}</tr>`);
+  const gap = Object.entries(bimedix.language_gap).map(([column, value]) => `${column} ${(100 * value).toFixed(1)}`);
+  const gaps = gap.length > 0 ? `<p>English less Arabic, in points: ${gap.join(", ")}.</p>` : "";
+  return `<details><summary>Every task in numbers</summary><div class="wide"><table class="tasks"><thead><tr>${head}</tr></thead><tbody>${body.join("\n")}</tbody></table></div>${gaps}</details>`;
 }
 
 function html_table({ title, head, rows, notes }: Table): string {

@@ -9,7 +9,7 @@ dt { font-size: .8rem; opacity: .75; } dd { margin: 0; overflow-wrap: anywhere; 
 .wide { overflow-x: auto; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: .9rem; }
 th, td { padding: .3rem .45rem; border-bottom: 1px solid var(--line); text-align: end; white-space: nowrap; }
-th:first-child { text-align: start; font-weight: 500; } .measured > * { font-weight: 700; } small, .note { opacity: .75; font-size: .85em; }
+th:first-child, td:first-child { text-align: start; font-weight: 500; } details { margin: 1rem 0; } .measured > * { font-weight: 700; } small, .note { opacity: .75; font-size: .85em; }
 svg { width: 100%; min-width: 34rem; font-size: 12px; } svg.square { min-width: 0; max-width: 20rem; }
 svg text { fill: currentColor; } .grid { stroke: var(--line); fill: none; } .error { stroke: currentColor; stroke-width: 1.5; }
 .chance { stroke: currentColor; stroke-dasharray: 3 2; fill: none; opacity: .7; }

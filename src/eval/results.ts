@@ -11,13 +11,15 @@ import { argmax, type Calibration, calibration, group_mean, mean, mean_stderr, s
 import { FEWSHOT_SEED } from "./prompts.js";
 import { sha256 } from "./python.js";
 import { folder_name, type Run, type RunInfo, type Sample, samples_of } from "./run.js";
-import { columns, type Task, task_groups, tasks } from "./tasks.js";
+import { columns, question_of, type Task, task_groups, tasks } from "./tasks.js";
 
 export interface TaskResult {
   name: string;
   alias: string;
   sample_len: number;
-  [metric: string]: number | string;
+  /** Of groups: so many questions stand behind each metric. */
+  sample_count?: Record<string, number>;
+  [metric: string]: number | string | Record<string, number> | undefined;
 }
 
 export interface Results {
@@ -34,6 +36,8 @@ export interface Extras {
   tokens_per_question: Record<string, number>;
   /** Questions whose beginning did not fit into the model's context. */
   truncated: Record<string, number>;
+  /** Questions with the text of an earlier one, whatever their options: in a translated test a sign of damage. */
+  repeated_questions: Record<string, number>;
   /** Accuracy in English less accuracy in Arabic, a column that was asked in both. */
   language_gap: Record<string, number>;
   /** With --shuffle-options: the part of questions that another order of their options made the model answer otherwise. */
@@ -75,7 +79,8 @@ export function to_results(run: Run, known: ReadonlyMap<string, Task> = new Map(
     Object.fromEntries([...samples].map(([name, list]) => [name, value(list, name)]));
   const results = per_task((list, name) => task_result(name, task_of(name)?.alias ?? name, list));
   const groups = group_results(results);
-  const n_shot = per_task(() => info.num_fewshot);
+  const per_group = <T>(value: T): Record<string, T> =>
+    Object.fromEntries(Object.keys(groups).map((name) => [name, value]));
   const shuffled = Object.entries(per_task(changed_by_order)).filter(([, value]) => value !== null);
   const { bos, eos, pad } = info.tokenizer;
   const { name: model_name, ...model } = info.model;
@@ -84,9 +89,12 @@ export function to_results(run: Run, known: ReadonlyMap<string, Task> = new Map(
     ...(Object.keys(groups).length > 0 ? { groups } : {}),
     group_subtasks: Object.fromEntries(Object.keys(groups).map((name) => [name, task_groups.get(name)!.tasks])),
     configs: per_task((_, name) => task_config(name, task_of(name), info)),
-    versions: per_task((_, name) => task_of(name)?.version ?? 1),
-    "n-shot": n_shot,
-    higher_is_better: per_task(([first]) => Object.fromEntries(first!.metrics.map((metric) => [metric, true]))),
+    versions: { ...per_task((_, name) => task_of(name)?.version ?? 1), ...per_group("Yaml") },
+    "n-shot": { ...per_task(() => info.num_fewshot), ...per_group(info.num_fewshot) },
+    higher_is_better: {
+      ...per_task(([first]) => Object.fromEntries(first!.metrics.map((metric) => [metric, true]))),
+      ...per_group({ acc: true }),
+    },
     "n-samples": Object.fromEntries(info.tasks.map(({ name, original, effective }) => [name, { original, effective }])),
     config: {
       model: model.engine,
@@ -109,6 +117,10 @@ export function to_results(run: Run, known: ReadonlyMap<string, Task> = new Map(
     },
     git_hash: null,
     date: info.started,
+    pretty_env_info: `Node.js ${process.versions.node}, ${process.platform} ${process.arch}`,
+    transformers_version: null,
+    lm_eval_version: null,
+    upper_git_hash: null,
     tokenizer_pad_token: pad,
     tokenizer_eos_token: eos,
     tokenizer_bos_token: bos,
@@ -131,6 +143,10 @@ export function to_results(run: Run, known: ReadonlyMap<string, Task> = new Map(
       calibration: per_task((list) => calibration(list.map(({ bimedix }) => bimedix))),
       tokens_per_question: per_task((list) => mean(list.map(({ bimedix }) => bimedix.tokens))),
       truncated: per_task((list) => list.filter(({ bimedix }) => bimedix.truncated).length),
+      repeated_questions: per_task(
+        (list) =>
+          list.length - new Set(list.map(({ doc }) => `${question_of(doc)} ${String(doc.CONTEXTS ?? "")}`)).size,
+      ),
       language_gap: language_gap(results),
       ...(shuffled.length > 0 ? { changed_by_order: Object.fromEntries(shuffled) as Record<string, number> } : {}),
     },
@@ -161,7 +177,8 @@ function group_results(results: Record<string, TaskResult>): Record<string, Task
       weight_by_size,
     );
     const sample_len = sum(members.map((member) => results[member]!.sample_len));
-    groups[name] = { name, alias: name, sample_len, "acc,none": value, "acc_stderr,none": stderr };
+    const sample_count = { "acc,none": sample_len };
+    groups[name] = { name, alias: name, sample_len, sample_count, "acc,none": value, "acc_stderr,none": stderr };
   }
   return groups;
 }

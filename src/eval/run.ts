@@ -138,7 +138,9 @@ export function samples_of({ header, entries }: Run): Map<string, Sample[]> {
 export async function run_tasks(model: EvalModel, options: EvalOptions): Promise<{ file: string; run: Run }> {
   const { output = "results", shard, on_progress, signal } = options;
   const { batches, info } = await plan(model, options);
-  const key = sha256(JSON.stringify({ ...info, started: 0 }));
+  // Shards may run on other releases of Node.js, at other times.
+  const { node: _, ...versions } = info.model.versions;
+  const key = sha256(JSON.stringify({ ...info, started: 0, model: { ...info.model, versions } }));
   const part = shard ? `.${shard.index}-of-${shard.count}` : "";
   const file = join(output, folder_name(model.name), `run_${key.slice(0, 12)}${part}.jsonl`);
   const journal = await open_journal<Sample, RunInfo>(file, { key, batches: batches.length, run: info });

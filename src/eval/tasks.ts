@@ -12,6 +12,9 @@ import { type Language, option_letters } from "../text/arabic.js";
 /** A row of the data set, with the columns and values that it has on the Hugging Face hub. */
 export type Doc = Record<string, unknown>;
 
+/** The question itself, whatever its data set calls it. */
+export const question_of = (doc: Doc): string => String(doc.question ?? doc.sent1 ?? doc.QUESTION ?? "");
+
 export type DatasetKind = "mmlu" | "arabic_mmlu" | "medmcqa" | "medqa" | "pubmedqa" | "mcqa";
 
 export interface Task {

@@ -39,7 +39,7 @@ export type CacheType = "float32" | "float16";
 export interface DecoderOutputs {
   /** float32 `[rows, vocab]` */
   logits: Value;
-  /** A layer: rotated keys and values of the new tokens, float32 `[kv_heads, tokens, head_dim]`. */
+  /** A layer: rotated keys and values of the new tokens, in the cache's type, `[kv_heads, tokens, head_dim]`. */
   present: { key: Value; value: Value }[];
   /** A layer of experts: float32 `[tokens, experts]`; the last layer has only the `rows`. */
   router_logits: Value[];
@@ -148,10 +148,11 @@ function attention(
   const [q, k, v] = weights.linears([`${name}.q_proj.weight`, `${name}.k_proj.weight`, `${name}.v_proj.weight`], x);
   // The heads of a group share their keys, so they are rows of one product: [kv_heads, group * tokens, head_dim]
   const query = op.reshape(rotate(q!, heads), [kv_heads, -1, head_dim], [kv_heads, "group * tokens", head_dim]);
-  const cached = (kept: Value) => (cache === "float32" ? kept : op.cast(op.cast(kept, cache), "float32"));
-  const key = op.reshape(cached(rotate(k!, kv_heads)), [kv_heads, -1, head_dim], [kv_heads, "tokens", head_dim]);
-  const by_token = op.reshape(cached(v!), [-1, kv_heads, head_dim], ["tokens", kv_heads, head_dim]);
-  const value = op.transpose(by_token, [1, 0, 2]);
+  const new_key = op.reshape(rotate(k!, kv_heads), [kv_heads, -1, head_dim], [kv_heads, "tokens", head_dim]);
+  const by_token = op.reshape(v!, [-1, kv_heads, head_dim], ["tokens", kv_heads, head_dim]);
+  const new_value = op.transpose(by_token, [1, 0, 2]);
+  const kept = { key: op.cast(new_key, cache), value: op.cast(new_value, cache) };
+  const [key, value] = [op.cast(kept.key, "float32"), op.cast(kept.value, "float32")];
 
   const scale = { transpose_b: true, alpha: head_dim ** -0.5 };
   const scores = op.concat([op.matmul(query, past.key, scale), op.matmul(query, key, scale)], -1, "visible");
@@ -163,7 +164,7 @@ function attention(
 
   const heads_apart = op.reshape(mixed, [heads, -1, head_dim], [heads, "tokens", head_dim]);
   const joined = op.reshape(op.transpose(heads_apart, [1, 0, 2]), [-1, heads * head_dim], ["tokens", heads * head_dim]);
-  return { output: weights.linear(`${name}.o_proj.weight`, joined), key, value };
+  return { output: weights.linear(`${name}.o_proj.weight`, joined), ...kept };
 }
 
 /** `w2(silu(w1 x) * w3 x)`, under the names that the checkpoint gives to w1, w3 and w2. */

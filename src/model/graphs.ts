@@ -38,13 +38,10 @@ export function engine_graph(
     })),
     cache,
   });
-  const stacked = op.cast(
-    op.concat(
-      present.flatMap(({ key, value }) => [key, value]),
-      0,
-      "all heads",
-    ),
-    cache,
+  const stacked = op.concat(
+    present.flatMap(({ key, value }) => [key, value]),
+    0,
+    "all heads",
   );
   graph.output("logits", logits);
   graph.output(

@@ -42,7 +42,7 @@ describe("data", () => {
       choices: ["a", "b", "c", "d"],
       answer: 2,
     });
-    assert.equal(with_header.files[0]!.file, join("mmlu_med_en", "test", "anatomy_test.csv"));
+    assert.equal(with_header.files[0]!.file, "mmlu_med_en/test/anatomy_test.csv");
     assert.match(with_header.files[0]!.sha256, /^[0-9a-f]{64}$/);
   });
 
@@ -166,13 +166,14 @@ describe("data", () => {
     const before_test = { ...process.env };
     Object.assign(process.env, { HF_HUB_CACHE: cache, HF_HUB_OFFLINE: "1" });
     try {
-      const { docs } = await load_task(tasks.get("medmcqa")!, { num_fewshot: 0 });
+      const { docs, files } = await load_task(tasks.get("medmcqa")!, { num_fewshot: 0 });
       assert.equal(docs.length, 3);
       assert.deepEqual(
         docs.map(({ cop }) => cop),
         [3, 0, 2],
       );
       assert.equal(docs[1]!.opb, "ثانية");
+      assert.equal(files[0]!.file, "openlifescienceai/medmcqa/default/validation");
       await rejects(load_task(tasks.get("medqa_4options")!, { num_fewshot: 0 }), "offline", /data set GBaker/);
     } finally {
       process.env = before_test;

@@ -9,7 +9,7 @@ import { mcqa_task } from "../../src/eval/datasets.js";
 import { read_journal } from "../../src/eval/journal.js";
 import { local_model } from "../../src/eval/model.js";
 import { to_html } from "../../src/eval/report.js";
-import { merge_runs, to_results } from "../../src/eval/results.js";
+import { merge_runs, to_results, write_results } from "../../src/eval/results.js";
 import { type EvalModel, type Run, run_tasks, type Sample, samples_of } from "../../src/eval/run.js";
 import { tables, to_csv, to_latex, to_markdown, to_text } from "../../src/eval/table.js";
 import type { Task } from "../../src/eval/tasks.js";
@@ -145,6 +145,31 @@ describe("runs", () => {
     assert.equal(add_bos, false);
     assert.match(data[0]!.files[0]!.sha256, /^[0-9a-f]{64}$/);
     assert.ok(bimedix.tokens_per_question.mine! > 20);
+  });
+
+  test("every key of lm-evaluation-harness's files is there, with its type", async () => {
+    const { run: one } = await run({ limit: 4 });
+    const results = to_results(one, new Map([["mine", task]]));
+    const folder = await output();
+    const written = await write_results(one, results, folder);
+    const read = (name: string) => readFile(join(written.folder, name), "utf8");
+    const files: Record<string, unknown> = {
+      results: JSON.parse(await read(`results_${written.date}.json`)),
+      samples: JSON.parse((await read(`samples_mine_${written.date}.jsonl`)).split("\n")[0]!),
+    };
+    const kind = (value: unknown) => (value === null ? "null" : Array.isArray(value) ? "array" : typeof value);
+    const schema = (await readFile(join(root, "test/fixtures/eval/schema.txt"), "utf8")).trim().split("\n");
+    for (const line of schema) {
+      const [path, type] = line.split(" ") as [string, string];
+      // Groups are there with all tasks of one, a document has the columns of its own data set, and a configuration what its task set.
+      if (/GROUP|^results\.groups$|^samples\.doc\.|^results\.configs\.TASK\./.test(path)) continue;
+      const keys = path.replace("TASK", "mine").split(".");
+      const value = keys.reduce<unknown>((at, key) => (at as Record<string, unknown> | undefined)?.[key], files);
+      assert.notEqual(value, undefined, path);
+      // A version is a number or a text there too.
+      const right = [type, "null"].includes(kind(value)) || type === "null" || path.startsWith("results.versions");
+      assert.ok(right, `${path}: ${kind(value)}, expected ${type}`);
+    }
   });
 
   test("tables and the page hold every number, and data stays text", async () => {
