@@ -9,7 +9,7 @@ import { fallback_template } from "../text/prompts.js";
 import { StopStrings } from "../text/stop.js";
 import { load_tokenizer, StreamingDecoder, type Tokenizer } from "../text/tokenizer.js";
 import type { Engine, GeneratedToken, GenerateOptions, SamplingOptions } from "./engine.js";
-import type { LocalOptions } from "./local.js";
+import type { LocalOptions } from "./runner.js";
 import { WorkerEngine } from "./worker.js";
 
 export interface PretrainedOptions extends LocalOptions, Omit<HubOptions, "on_progress"> {

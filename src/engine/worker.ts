@@ -16,7 +16,8 @@ import type {
   ScoreOptions,
   ScoreRequest,
 } from "./engine.js";
-import { aborted, LocalEngine, type LocalOptions } from "./local.js";
+import { LocalEngine } from "./local.js";
+import { aborted, type LocalOptions } from "./runner.js";
 
 export interface WorkerOptions extends LocalOptions {
   dtype: StoreOptions["dtype"];

@@ -185,6 +185,7 @@ for (const [name, make] of Object.entries(makers)) {
         ];
         for (const [prompt, options, code] of bad) await rejects(() => all(engine, [prompt], options), code);
         await rejects(() => engine.score([{ context: [1], continuation: [] }]), "empty_prompt");
+        await rejects(() => engine.score([{ context: [], continuation: [1, 2] }]), "empty_prompt");
         await rejects(() => engine.forward([[1, 96]]), "token_out_of_range");
       });
     });

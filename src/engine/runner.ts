@@ -1,0 +1,201 @@
+/**
+ * A model's session with its cache: computes new tokens, chunk by chunk, and keeps what later ones see. Whoever holds it calls one
+ * method at a time.
+ */
+import type { InferenceSession } from "onnxruntime-node";
+import { BimedixError } from "../errors.js";
+import { create_session, type Feeds, float32, floats, floats_of, int64 } from "../graph/session.js";
+import type { ModelConfig } from "../model/config.js";
+import type { CacheType } from "../model/decoder.js";
+import { engine_graph, HIDDEN } from "../model/graphs.js";
+import type { Store } from "../model/store.js";
+import type { Abort } from "./engine.js";
+import { Pool, ROOT } from "./pool.js";
+
+export interface LocalOptions {
+  /** Of quantised products; see `Weights`. Default 4, which also keeps the cache in float16. 0 is exact. */
+  accuracy_level?: 0 | 4;
+  /** Threads of one operator. Default: all cores. */
+  threads?: number;
+  /** New tokens in one run: the longest time between two looks at an abort. Default 256. */
+  chunk_tokens?: number;
+  /**
+   * Tokens of earlier prompts that stay cached besides what the current one shares with the last. Every one of them is
+   * multiplied at every step, so more helps only where prompts with different beginnings come back. Default 0.
+   */
+  cached_tokens?: number;
+  /** Writes a profile of the runtime with this prefix. */
+  profile?: string;
+}
+
+/** What attention scores of one run may take, in float32 values; longer contexts get shorter chunks. */
+const MAX_SCORES = 2 ** 26;
+
+/** A token and its place: the index of the node before it, or -1. */
+export interface Placed {
+  token_id: number;
+  parent: number;
+}
+
+export const chain = (tokens: readonly number[]): Placed[] =>
+  tokens.map((token_id, i) => ({ token_id, parent: i - 1 }));
+
+/** What `grow` does with a tree. */
+export interface Growth {
+  /** Whether the logits at this node are asked for. Default: at none. */
+  wanted?: (node: number) => boolean;
+  on_logits?: (logits: Float32Array, node: number) => void;
+  on_router?: (router_logits: Float32Array) => void;
+  /** Keep nothing of what is computed. */
+  forget?: boolean;
+  signal: Abort | undefined;
+}
+
+/** Slots from here on stand for tokens of the same run that have no slot yet. */
+const NEW = 2 ** 40;
+
+export const aborted = () =>
+  new BimedixError("aborted", {
+    given: "a generation that was stopped",
+    expected: "it to finish",
+    todo: "start it again",
+  });
+
+export class Runner {
+  readonly pool: Pool;
+
+  private constructor(
+    readonly config: ModelConfig,
+    private readonly session: InferenceSession,
+    private readonly options: LocalOptions,
+    dtype: CacheType,
+  ) {
+    const { num_hidden_layers: layers, num_key_value_heads: kv_heads, head_dim } = config;
+    this.pool = new Pool({ dtype, layers, kv_heads, head_dim });
+  }
+
+  static async create({ config, tensors, folder }: Store, options: LocalOptions): Promise<Runner> {
+    const { accuracy_level = 4, threads, profile } = options;
+    const quantized = [...tensors.keys()].some((name) => name.endsWith(".scales"));
+    // A cache in float16 halves what a long context costs; whoever asks for exact numbers gets them everywhere.
+    const cache = quantized && accuracy_level === 4 ? "float16" : "float32";
+    const session = await create_session(engine_graph(config, tensors, accuracy_level, cache), {
+      folder,
+      ...(threads === undefined ? {} : { threads }),
+      ...(profile === undefined ? {} : { profile }),
+    });
+    return new Runner(config, session, options, cache);
+  }
+
+  /** The slots of the longest cached beginning; the least recently used others are forgotten, as `cached_tokens` says. */
+  keep(tokens: readonly number[], limit = tokens.length): number[] {
+    return this.pool.trim(this.pool.match(tokens, limit), this.options.cached_tokens ?? 0);
+  }
+
+  async release(): Promise<void> {
+    this.pool.clear();
+    await this.session.release();
+  }
+
+  /**
+   * Computes a tree of tokens, chunk by chunk, and returns their slots in the pool. `path` holds the slots of its first nodes,
+   * which are there already; with `forget`, only those are there afterwards.
+   */
+  async grow(
+    nodes: readonly Placed[],
+    path: readonly number[],
+    { wanted = () => false, on_logits, on_router, forget = false, signal }: Growth,
+  ): Promise<number[]> {
+    const { pool, config } = this;
+    const { chunk_tokens = 256 } = this.options;
+    const slots = [...path];
+    const before = pool.size;
+    try {
+      for (let at = path.length; at < nodes.length; ) {
+        const per_token = config.num_attention_heads * (pool.capacity + chunk_tokens);
+        const size = Math.max(1, Math.min(chunk_tokens, Math.floor(MAX_SCORES / per_token)));
+        const chunk = nodes.slice(at, at + size);
+        const rows = [...chunk.keys()].filter((i) => wanted(at + i));
+        const placed = chunk.map(({ token_id, parent }) => ({
+          slot: parent < 0 ? ROOT : parent < at ? slots[parent]! : NEW + parent - at,
+          token_id,
+        }));
+        const store = !(forget && at + chunk.length === nodes.length);
+        const result = await this.run(placed, rows, signal, store);
+        for (const [i, row] of rows.entries()) on_logits?.(result.logits[i]!, at + row);
+        if (on_router && result.router_logits) on_router(result.router_logits);
+        slots.push(...result.slots);
+        at += chunk.length;
+      }
+      return slots;
+    } finally {
+      if (forget) pool.rollback(before);
+    }
+  }
+
+  /**
+   * Computes new tokens, each after the slot that it names (`NEW + i` for the i-th of these tokens), keeps their keys and
+   * values unless `store` is false, and returns the logits at `wanted` of them. When it fails, the pool is as it was.
+   */
+  async run(
+    tokens: readonly { slot: number; token_id: number }[],
+    wanted: readonly number[],
+    signal: Abort | undefined,
+    store = true,
+  ): Promise<{ slots: number[]; logits: Float32Array[]; router_logits?: Float32Array }> {
+    const { pool, config } = this;
+    const before = pool.size;
+    try {
+      const slots: number[] = [];
+      for (const { slot, token_id } of tokens) slots.push(pool.add(slot >= NEW ? slots[slot - NEW]! : slot, token_id));
+      // ONNX Runtime's TopK divides by the number of rows when it has threads to share them: there is always one.
+      const rows = wanted.length > 0 ? wanted : [tokens.length - 1];
+      const feeds: Feeds = {
+        input_ids: int64(tokens.map(({ token_id }) => token_id)),
+        position_ids: int64(slots.map((slot) => pool.position_of(slot))),
+        attention_bias: float32(this.bias(slots), [slots.length, pool.capacity + slots.length]),
+        logits_rows: int64(rows),
+      };
+      const dims = [config.num_key_value_heads, pool.capacity, config.head_dim];
+      for (const [layer, { key, value }] of pool.tensors.entries()) {
+        feeds[`past_key.${layer}`] = floats(key, dims);
+        feeds[`past_value.${layer}`] = floats(value, dims);
+      }
+      if (signal?.aborted) throw aborted();
+      const outputs = await this.session.run(feeds);
+      if (store) pool.store(floats_of(outputs.present!), slots);
+      else pool.rollback(before);
+      const all = outputs.logits!.data as Float32Array;
+      const logits = wanted.map((_, i) => all.subarray(i * config.vocab_size, (i + 1) * config.vocab_size));
+      const router = outputs.router_logits?.data as Float32Array | undefined;
+      return { slots, logits, ...(router ? { router_logits: router } : {}) };
+    } catch (error) {
+      pool.rollback(before);
+      throw error;
+    }
+  }
+
+  /** `[slots, capacity + slots]`: every token sees itself and its ancestors, within the sliding window if there is one. */
+  private bias(slots: readonly number[]): Float32Array {
+    const { capacity } = this.pool;
+    const index = new Map(slots.map((slot, i) => [slot, i]));
+    const width = capacity + slots.length;
+    const bias = new Float32Array(slots.length * width).fill(HIDDEN);
+    const window = this.config.sliding_window ?? Number.POSITIVE_INFINITY;
+    for (const [row, slot] of slots.entries()) {
+      const start = row * width;
+      const parent_row = window === Number.POSITIVE_INFINITY ? index.get(this.pool.parent_of(slot)) : undefined;
+      if (parent_row !== undefined) {
+        bias.copyWithin(start, parent_row * width, (parent_row + 1) * width);
+        bias[start + capacity + row] = 0;
+        continue;
+      }
+      let at = slot;
+      for (let seen = 0; at !== ROOT && seen < window; seen++, at = this.pool.parent_of(at)) {
+        const new_row = index.get(at);
+        bias[start + (new_row === undefined ? at : capacity + new_row)] = 0;
+      }
+    }
+    return bias;
+  }
+}
