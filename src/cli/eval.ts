@@ -179,7 +179,14 @@ async function choose_tasks(names: string, data: string | undefined): Promise<Ta
 }
 
 export function list_tasks(): void {
-  for (const { name, tasks: members } of task_groups.values()) process.stdout.write(`${name}: ${members.join(", ")}\n`);
+  const lines = ["Groups:"];
+  for (const { name, tasks: members } of task_groups.values()) lines.push(`  ${name}: ${members.join(", ")}`);
+  lines.push("", "Tasks, their data set on the hub, and their files in a folder of --data:");
+  for (const { name, dataset } of tasks.values()) {
+    const files = [...new Set(Object.values(dataset.files))].join(", ");
+    lines.push(`  ${name}: ${[dataset.path ?? "not on the hub", dataset.name].filter(Boolean).join(" ")}; ${files}`);
+  }
+  process.stdout.write(`${lines.join("\n")}\n`);
 }
 
 function whole(option: string, value: number, least: number): void {

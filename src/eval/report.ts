@@ -23,6 +23,9 @@ const escape_html = (text: string) => text.replace(/[&<>"']/g, (c) => `&#${c.cha
 export function to_html(run: Run, results: Results, list: readonly Table[]): string {
   const info = run.header.run;
   const { model } = info;
+  const made_by = Object.entries(model.versions)
+    .map((pair) => pair.join(" "))
+    .join(", ");
   const facts = [
     ["Model", model.name],
     ["Precision", [model.dtype, model.activations].filter(Boolean).join(", activations ")],
@@ -31,12 +34,7 @@ export function to_html(run: Run, results: Results, list: readonly Table[]): str
     ["Chat template", info.chat_template === null ? "no" : "yes"],
     ["Questions", String(info.tasks.reduce((total, { effective }) => total + effective, 0))],
     ["Weights", model.sha256.slice(0, 12)],
-    [
-      "Engine",
-      `${model.engine} ${Object.entries(model.versions)
-        .map((pair) => pair.join(" "))
-        .join(", ")}`,
-    ],
+    ["Engine", model.engine === "bimedix" ? made_by : `${model.engine}, asked by ${made_by}`],
   ];
   const items = JSON.stringify([...samples_of(run).values()].flat().map(item)).replaceAll("<", "\\u003c");
   return `<!doctype html>
