@@ -152,7 +152,7 @@ async function choose_tasks(names: string, data: string | undefined): Promise<Ta
       for (const member of members) if (!absent.includes(member)) chosen.set(member.name, member);
       if (absent.length > 0) {
         const left_out = absent
-          .map((member) => `${member.name} (${Object.values(member.dataset.files)[0]})`)
+          .map((member) => `${member.name} (${member.dataset.files[member.dataset.test_split]})`)
           .join(", ");
         process.stderr.write(`${name} without ${left_out}: no public data set, and no such file in --data\n`);
       }
@@ -184,7 +184,9 @@ export function list_tasks(): void {
   lines.push("", "Tasks, their data set on the hub, and their files in a folder of --data:");
   for (const { name, dataset } of tasks.values()) {
     const files = [...new Set(Object.values(dataset.files))].join(", ");
-    lines.push(`  ${name}: ${[dataset.path ?? "not on the hub", dataset.name].filter(Boolean).join(" ")}; ${files}`);
+    lines.push(
+      `  ${name}: ${dataset.path === null ? "not on the hub" : [dataset.path, dataset.name ?? ""].join(" ").trim()}; ${files}`,
+    );
   }
   process.stdout.write(`${lines.join("\n")}\n`);
 }

@@ -83,7 +83,7 @@ describe("lm-evaluation-harness 0.4.13", { skip }, () => {
         for (const [task, { hash }] of Object.entries(fixture.tasks)) assert.equal(hashes[task], hash, task);
       });
 
-      test("log-likelihoods, predictions and greedy flags", () => {
+      test("log-likelihoods, predictions and greedy flags", (t) => {
         let worst = 0;
         for (const [task, samples] of samples_of(run)) {
           const { log_likelihoods, greedy } = fixture.tasks[task]!;
@@ -104,6 +104,7 @@ describe("lm-evaluation-harness 0.4.13", { skip }, () => {
             );
           }
         }
+        t.diagnostic(`largest difference of a log-likelihood: ${worst.toExponential(1)}`);
         assert.ok(worst < TOLERANCE, `${worst}`);
       });
 
