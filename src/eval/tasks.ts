@@ -71,12 +71,13 @@ const subjects: Readonly<Record<string, Column>> = {
 const LETTERS = option_letters.en.slice(0, 4);
 const LETTERS_AR = option_letters.ar.slice(0, 4);
 const text = (doc: Doc, column: string) => doc[column] as string;
+const texts = (doc: Doc, names: readonly string[]) => names.map((name) => text(doc, name));
 const listed = (letters: readonly string[], options: readonly string[]) =>
   letters.map((letter, i) => `${letter}. ${options[i]}\n`).join("");
 
 /** Options in columns of their own, and the index of the right one in `target`. */
 const in_columns = (names: readonly string[], target: string): OptionAccess => ({
-  get: (doc) => names.map((name) => text(doc, name)),
+  get: (doc) => texts(doc, names),
   reorder: (doc, order) => ({
     ...doc,
     ...Object.fromEntries(names.map((name, i) => [name, doc[names[order[i]!]!]])),
@@ -107,7 +108,7 @@ function mmlu(subject: string, language: Language): Task {
     column: subjects[subject]!,
     dataset: {
       kind: "mmlu",
-      ...(language === "en" ? { path: "cais/mmlu" } : { path: "OALL/Arabic_MMLU" }),
+      path: language === "en" ? "cais/mmlu" : "OALL/Arabic_MMLU",
       name: subject,
       test_split: "test",
       fewshot_splits: ["dev"],
@@ -160,96 +161,90 @@ export function arabic_query(doc: Doc): Doc {
   };
 }
 
-/** The other three exams. Their Arabic twins take the same record once a file is given: there is no public data set. */
-function medmcqa(language: Language): Task {
-  const names = ["opa", "opb", "opc", "opd"];
-  return {
-    name: language === "ar" ? "medmcqa_ar" : "medmcqa",
-    version: "Yaml",
-    language,
-    column: "MedMCQA",
-    dataset: {
-      kind: "medmcqa",
-      path: language === "en" ? "openlifescienceai/medmcqa" : null,
-      test_split: "validation",
-      fewshot_splits: ["train"],
-      files: files(language, { train: "medmcqa/train.json", validation: "medmcqa/dev.json" }),
-    },
-    sampler: "default",
-    description: "",
-    doc_to_text: (doc) =>
-      `Question: ${text(doc, "question")}\nChoices:\n${listed(
-        LETTERS,
-        names.map((name) => text(doc, name)),
-      )}Answer:`,
-    doc_to_choice: () => LETTERS,
-    doc_to_target: (doc) => doc.cop as number,
-    options: in_columns(names, "cop"),
-    metrics: ["acc", "acc_norm"],
-  };
-}
+const OPTIONS = ["opa", "opb", "opc", "opd"];
+const medmcqa: Task = {
+  name: "medmcqa",
+  version: "Yaml",
+  language: "en",
+  column: "MedMCQA",
+  dataset: {
+    kind: "medmcqa",
+    path: "openlifescienceai/medmcqa",
+    test_split: "validation",
+    fewshot_splits: ["train"],
+    files: { train: "medmcqa/train.json", validation: "medmcqa/dev.json" },
+  },
+  sampler: "default",
+  description: "",
+  doc_to_text: (doc) => `Question: ${text(doc, "question")}\nChoices:\n${listed(LETTERS, texts(doc, OPTIONS))}Answer:`,
+  doc_to_choice: () => LETTERS,
+  doc_to_target: (doc) => doc.cop as number,
+  options: in_columns(OPTIONS, "cop"),
+  metrics: ["acc", "acc_norm"],
+};
 
-function medqa(language: Language): Task {
-  const names = ["ending0", "ending1", "ending2", "ending3"];
-  return {
-    name: language === "ar" ? "medqa_4options_ar" : "medqa_4options",
-    version: "Yaml",
-    language,
-    column: "MedQA",
-    dataset: {
-      kind: "medqa",
-      path: language === "en" ? "GBaker/MedQA-USMLE-4-options-hf" : null,
-      test_split: "test",
-      fewshot_splits: ["train", "validation"],
-      files: files(language, {
-        train: "medqa_4options/phrases_no_exclude_train.jsonl",
-        validation: "medqa_4options/phrases_no_exclude_dev.jsonl",
-        test: "medqa_4options/phrases_no_exclude_test.jsonl",
-      }),
+const ENDINGS = ["ending0", "ending1", "ending2", "ending3"];
+const medqa: Task = {
+  name: "medqa_4options",
+  version: "Yaml",
+  language: "en",
+  column: "MedQA",
+  dataset: {
+    kind: "medqa",
+    path: "GBaker/MedQA-USMLE-4-options-hf",
+    test_split: "test",
+    fewshot_splits: ["train", "validation"],
+    files: {
+      train: "medqa_4options/phrases_no_exclude_train.jsonl",
+      validation: "medqa_4options/phrases_no_exclude_dev.jsonl",
+      test: "medqa_4options/phrases_no_exclude_test.jsonl",
     },
-    sampler: "default",
-    description: "",
-    doc_to_text: (doc) =>
-      `Question: ${text(doc, "sent1")}\n${listed(
-        LETTERS,
-        names.map((name) => text(doc, name)),
-      )}Answer:`,
-    doc_to_choice: () => LETTERS,
-    doc_to_target: (doc) => doc.label as number,
-    options: in_columns(names, "label"),
-    metrics: ["acc", "acc_norm"],
-  };
-}
+  },
+  sampler: "default",
+  description: "",
+  doc_to_text: (doc) => `Question: ${text(doc, "sent1")}\n${listed(LETTERS, texts(doc, ENDINGS))}Answer:`,
+  doc_to_choice: () => LETTERS,
+  doc_to_target: (doc) => doc.label as number,
+  options: in_columns(ENDINGS, "label"),
+  metrics: ["acc", "acc_norm"],
+};
 
-function pubmedqa(language: Language): Task {
-  return {
-    name: language === "ar" ? "pubmedqa_ar" : "pubmedqa",
-    version: 1,
-    language,
-    column: "PubmedQA",
-    dataset: {
-      kind: "pubmedqa",
-      path: language === "en" ? "bigbio/pubmed_qa" : null,
-      name: "pubmed_qa_labeled_fold0_source",
-      test_split: "test",
-      fewshot_splits: ["train"],
-      // One file holds all; test_ground_truth.json beside it says which of them are the test.
-      files: files(language, { train: "pubmedqa/ori_pqal.json", test: "pubmedqa/ori_pqal.json" }),
-    },
-    sampler: "default",
-    description: "",
-    doc_to_text: (doc) =>
-      `Abstract: ${(doc.CONTEXTS as string[]).join("\n")}\nQuestion: ${text(doc, "QUESTION")}\nAnswer:`,
-    doc_to_choice: () => ["yes", "no", "maybe"],
-    doc_to_target: (doc) => doc.final_decision as string,
-    metrics: ["acc"],
-  };
-}
+const pubmedqa: Task = {
+  name: "pubmedqa",
+  version: 1,
+  language: "en",
+  column: "PubmedQA",
+  dataset: {
+    kind: "pubmedqa",
+    path: "bigbio/pubmed_qa",
+    name: "pubmed_qa_labeled_fold0_source",
+    test_split: "test",
+    fewshot_splits: ["train"],
+    // One file holds all; test_ground_truth.json beside it says which of them are the test.
+    files: { train: "pubmedqa/ori_pqal.json", test: "pubmedqa/ori_pqal.json" },
+  },
+  sampler: "default",
+  description: "",
+  doc_to_text: (doc) =>
+    `Abstract: ${(doc.CONTEXTS as string[]).join("\n")}\nQuestion: ${text(doc, "QUESTION")}\nAnswer:`,
+  doc_to_choice: () => ["yes", "no", "maybe"],
+  doc_to_target: (doc) => doc.final_decision as string,
+  metrics: ["acc"],
+};
 
-function files(language: Language, english: Record<string, string>): Record<string, string> {
-  if (language === "en") return english;
-  return Object.fromEntries(Object.entries(english).map(([split, file]) => [split, file.replace("/", "_ar/")]));
-}
+/** The same record for Arabic questions in the same columns, once a folder holds them: there is no public data set. */
+const arabic_twin = (task: Task): Task => ({
+  ...task,
+  name: `${task.name}_ar`,
+  language: "ar",
+  dataset: {
+    ...task.dataset,
+    path: null,
+    files: Object.fromEntries(
+      Object.entries(task.dataset.files).map(([split, file]) => [split, file.replace("/", "_ar/")]),
+    ),
+  },
+});
 
 /** A person's own questions, in the skeleton of MMLU. */
 export function mcqa_file(name: string, file: string, language: Language): Task {
@@ -272,9 +267,9 @@ const names = Object.keys(subjects);
 const exams = [medmcqa, medqa, pubmedqa];
 const all = [
   ...names.map((subject) => mmlu(subject, "en")),
-  ...exams.map((make) => make("en")),
+  ...exams,
   ...names.map((subject) => mmlu(subject, "ar")),
-  ...exams.map((make) => make("ar")),
+  ...exams.map(arabic_twin),
   ...names.map(arabic_leaderboard),
 ];
 

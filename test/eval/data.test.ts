@@ -4,7 +4,7 @@ import { mkdir, mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
-import { load_task, mcqa_task } from "../../src/eval/datasets.js";
+import { is_given, load_task, mcqa_task } from "../../src/eval/datasets.js";
 import { PythonRandom } from "../../src/eval/python.js";
 import { tasks } from "../../src/eval/tasks.js";
 import { rejects, root } from "../fixtures.js";
@@ -86,6 +86,36 @@ describe("data", () => {
     const { opc: _, ...without } = row;
     await rejects(load(file, lines(without), "medmcqa"), "bad_data", /line 1: no column opc \(there are: id, question/);
     await rejects(load(file, lines(row), "medmcqa", 5), "file_not_found", /5 shots for medmcqa.*train\.json/);
+  });
+
+  test("the Arabic twins of MedMCQA, MedQA and PubMedQA take the same records once a folder holds them", async () => {
+    for (const folder of ["medmcqa_ar", "medqa_4options_ar", "pubmedqa_ar"]) await mkdir(join(dir, folder));
+    const [a, b, c, d] = ["أ", "ب", "ج", "د"];
+    const files: [string, string, string][] = [
+      ["medmcqa_ar", "medmcqa_ar/dev.json", JSON.stringify({ question: "س؟", opa: a, opb: b, opc: c, opd: d, cop: 2 })],
+      [
+        "medqa_4options_ar",
+        "medqa_4options_ar/phrases_no_exclude_test.jsonl",
+        JSON.stringify({ question: "س؟", options: { A: a, B: b, C: c, D: d }, answer_idx: "B" }),
+      ],
+      [
+        "pubmedqa_ar",
+        "pubmedqa_ar/ori_pqal.json",
+        JSON.stringify({ "7": { QUESTION: "س؟", CONTEXTS: ["نص"], final_decision: "no" } }),
+      ],
+    ];
+    await writeFile(join(dir, "pubmedqa_ar/test_ground_truth.json"), '{"7": "no"}');
+    for (const [name, file, text] of files) {
+      assert.ok(!is_given(tasks.get(name)!, dir));
+      const { docs } = await load(file, text, name);
+      assert.ok(is_given(tasks.get(name)!, dir));
+      const task = tasks.get(name)!;
+      const target = task.doc_to_target(docs[0]!);
+      assert.ok(target === 1 || target === "no");
+      const english = tasks.get(name.replace(/_ar$/, ""))!;
+      assert.equal(task.doc_to_text(docs[0]!), english.doc_to_text(docs[0]!));
+      assert.match(task.doc_to_text(docs[0]!), /Question: س؟\n/);
+    }
   });
 
   test("PubMedQA: the test is what the ground truth lists, in its order", async () => {
