@@ -101,7 +101,8 @@ export interface RunInfo {
   shuffle_options: number;
   tokenizer: Record<"bos" | "eos" | "pad", [string | null, string]>;
   started: number;
-  tasks: { name: string; original: number; effective: number; files: TaskData["files"] }[];
+  /** `documents`: the sha256 of the questions that were asked, in the columns of `Doc`. */
+  tasks: { name: string; original: number; effective: number; documents: string; files: TaskData["files"] }[];
 }
 
 /** Questions that are scored together. A kill loses at most these. */
@@ -182,7 +183,8 @@ async function plan(model: EvalModel, options: EvalOptions): Promise<{ batches: 
     const given = { num_fewshot, ...(data === undefined ? {} : { data }), ...(signal ? { signal } : {}) };
     const { docs, shots, files } = await load_task(task, given);
     const kept = docs.slice(0, limit);
-    loaded.push({ name: task.name, original: docs.length, effective: kept.length, files });
+    const documents = sha256(JSON.stringify(kept));
+    loaded.push({ name: task.name, original: docs.length, effective: kept.length, documents, files });
     const ask = (documents: readonly Doc[]) =>
       build_prompts(task, documents, shots, { num_fewshot, ...(chat ? { chat } : {}) }).map((prompt) => ({
         prompt,

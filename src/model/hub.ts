@@ -248,7 +248,9 @@ function is_network_error(error: unknown): boolean {
 }
 
 function unreachable(name: string, why: string): BimedixError {
-  const todo = "connect, or download it on another machine and pass its directory";
+  const todo = name.startsWith("model")
+    ? "connect, or download it on another machine and pass its directory"
+    : "connect, or give a folder with its files";
   return new BimedixError("offline", {
     given: `${name} is not in the cache and the hub cannot be reached (${why})`,
     expected: "a connection to the hub",
