@@ -44,6 +44,14 @@ export class BimedixError extends Error {
   }
 }
 
+/** What a call ends with whose signal was aborted. */
+export const aborted = (): BimedixError =>
+  new BimedixError("aborted", {
+    given: "work that was stopped",
+    expected: "it to finish",
+    todo: "start it again",
+  });
+
 /** An error on its way to another thread. */
 export interface ErrorMessage {
   code?: ErrorCode;

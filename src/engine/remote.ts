@@ -3,7 +3,7 @@
  * (https://platform.openai.com/docs/api-reference/completions). Every option is a prompt of its own; that they share their
  * beginning is for the server's prefix cache to use.
  */
-import { BimedixError } from "../errors.js";
+import { aborted, BimedixError } from "../errors.js";
 import type { Engine, Score, ScoreOptions, ScoreRequest } from "./engine.js";
 
 export interface RemoteOptions {
@@ -171,13 +171,7 @@ async function request(url: string, body: unknown, { api_key, signal }: RemoteOp
       }
     } catch (error) {
       if (error instanceof BimedixError) throw error;
-      if (signal?.aborted) {
-        throw new BimedixError("aborted", {
-          given: "an evaluation that was stopped",
-          expected: "it to finish",
-          todo: "start it again",
-        });
-      }
+      if (signal?.aborted) throw aborted();
       const { message, cause } = error as Error & { cause?: Error };
       problem = `cannot be reached (${cause?.message || message})`;
     }

@@ -3,7 +3,7 @@
  * method at a time.
  */
 import type { InferenceSession } from "onnxruntime-node";
-import { BimedixError } from "../errors.js";
+import { aborted } from "../errors.js";
 import { create_session, type Feeds, float32, floats, floats_of, int64 } from "../graph/session.js";
 import type { ModelConfig } from "../model/config.js";
 import type { CacheType } from "../model/decoder.js";
@@ -53,13 +53,6 @@ export interface Growth {
 
 /** Slots from here on stand for tokens of the same run that have no slot yet. */
 const NEW = 2 ** 40;
-
-export const aborted = () =>
-  new BimedixError("aborted", {
-    given: "a generation that was stopped",
-    expected: "it to finish",
-    todo: "start it again",
-  });
 
 export class Runner {
   readonly pool: Pool;

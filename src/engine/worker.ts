@@ -4,7 +4,7 @@
  * An abort travels in shared memory, so that it is seen between two chunks although the worker's event loop is busy.
  */
 import { isMainThread, parentPort, type Transferable, Worker, workerData } from "node:worker_threads";
-import { BimedixError, type ErrorMessage, error_from_message, error_message } from "../errors.js";
+import { aborted, BimedixError, type ErrorMessage, error_from_message, error_message } from "../errors.js";
 import { open_store, type StoreOptions } from "../model/store.js";
 import type {
   Abort,
@@ -17,7 +17,7 @@ import type {
   ScoreRequest,
 } from "./engine.js";
 import { LocalEngine } from "./local.js";
-import { aborted, type LocalOptions } from "./runner.js";
+import type { LocalOptions } from "./runner.js";
 
 export interface WorkerOptions extends LocalOptions {
   dtype: StoreOptions["dtype"];
