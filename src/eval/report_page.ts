@@ -21,7 +21,7 @@ form { display: flex; flex-wrap: wrap; gap: 1rem; align-items: end; } select, in
 article { border-top: 1px solid var(--line); padding: .75rem 0; } article h3 { margin: 0; font-size: .85rem; font-weight: 500; opacity: .8; }
 article p { margin: .4rem 0; white-space: pre-wrap; } ol { list-style: none; margin: 0; padding: 0; }
 li { display: grid; grid-template-columns: 1fr 10rem; gap: .75rem; padding: .15rem .4rem; } li.gold { outline: 1px solid var(--right); border-radius: 4px; }
-li.chosen { font-weight: 600; } meter { width: 5.5rem; } li span { white-space: nowrap; } .ok { color: var(--right); } .no { color: var(--wrong); }
+li.chosen { font-weight: 600; } meter { width: 5.5rem; } .probability { white-space: nowrap; } .ok { color: var(--right); } .no { color: var(--wrong); }
 `;
 
 export const PAGE_SCRIPT = `
@@ -45,8 +45,10 @@ const show = () => {
     question.dir = options.dir = one.dir;
     one.options.forEach((option, i) => {
       const row = make("li", undefined, (i === one.gold ? "gold " : "") + (i === answer ? "chosen" : ""));
-      const text = make("bdi", option.text ? option.label + ". " + option.text : option.label);
-      const meter = make("meter"), side = make("span");
+      const text = make("span", option.text ? option.label + ". " : option.label);
+      const meter = make("meter"), side = make("span", undefined, "probability");
+      text.append(make("bdi", option.text));
+      side.dir = "ltr";
       meter.value = option.p;
       meter.setAttribute("aria-label", "probability");
       side.append(meter, " " + (100 * option.p).toFixed(1) + " %");
