@@ -159,6 +159,13 @@ async function choose_tasks(names: string, data: string | undefined): Promise<Ta
     } else if (task) chosen.set(name, task);
     else if (/\.(jsonl|json|csv|parquet)$/.test(name)) {
       const own = await mcqa_task(name);
+      if (chosen.has(own.name)) {
+        throw new BimedixError("bad_option", {
+          given: `two tasks named ${own.name}`,
+          expected: "each name once",
+          todo: "rename a file",
+        });
+      }
       chosen.set(own.name, own);
     } else {
       throw new BimedixError("bad_option", {

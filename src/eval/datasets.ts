@@ -5,7 +5,7 @@ import { BimedixError } from "../errors.js";
 import { dataset_file } from "../model/hub.js";
 import { language_of, option_letters } from "../text/arabic.js";
 import { bad_data, type DataRecord, file_hash, read_records } from "./records.js";
-import { arabic_query, type DatasetKind, type Doc, mcqa_file, type Task } from "./tasks.js";
+import { arabic_query, type DatasetKind, type Doc, mcqa_file, type Task, task_groups, tasks } from "./tasks.js";
 
 export interface TaskData {
   docs: Doc[];
@@ -256,10 +256,21 @@ async function pubmedqa_split(file: string, split: string, all: Parsed[]): Promi
   return ids.map((id) => by_id.get(id) ?? bad_data(list, `id ${id}`, `an id of ${basename(file)}`));
 }
 
-/** A file of a person's own questions as a task; its name is the file's. */
+/**
+ * A file of a person's own questions as a task; its name is the file's, with other than letters and digits replaced.
+ * @throws BimedixError bad_data; bad_option when the name is a benchmark's
+ */
 export async function mcqa_task(file: string): Promise<Task> {
+  const name = basename(file, extname(file)).replace(/[^\p{L}\p{N}]+/gu, "_");
+  if (tasks.has(name) || task_groups.has(name)) {
+    throw new BimedixError("bad_option", {
+      given: `${file}, whose name is that of a benchmark`,
+      expected: "another name for other questions",
+      todo: "rename the file",
+    });
+  }
   const records = await read_records(file);
   const parsed = parsers.mcqa(records, "");
   const language = language_of(parsed.map(({ doc }) => doc.question as string).join(" "));
-  return mcqa_file(basename(file, extname(file)), file, language);
+  return mcqa_file(name, file, language);
 }

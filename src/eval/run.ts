@@ -7,6 +7,7 @@
 import { join } from "node:path";
 import type { Engine, Score, ScoreRequest } from "../engine/engine.js";
 import { common_length } from "../engine/tree.js";
+import { BimedixError } from "../errors.js";
 import type { Tokenizer } from "../text/tokenizer.js";
 import { load_task, type TaskData } from "./datasets.js";
 import { type Journal, type JournalEntry, open_journal } from "./journal.js";
@@ -176,6 +177,13 @@ async function plan(model: EvalModel, options: EvalOptions): Promise<{ batches: 
   const { tokenizer, max_length } = model;
   const bos = tokenizer.bos_token_id;
   const add_bos = options.add_bos ?? (bos !== null && tokenizer.encode("a")[0] === bos);
+  if (add_bos && bos === null) {
+    throw new BimedixError("bad_option", {
+      given: "add_bos for a tokenizer without a token that begins a text",
+      expected: "add_bos false",
+      todo: "leave it out",
+    });
+  }
   const chat = options.apply_chat_template ? tokenizer : undefined;
   const batches: Batch[] = [];
   const loaded: RunInfo["tasks"] = [];

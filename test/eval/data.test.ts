@@ -152,6 +152,12 @@ describe("data", () => {
       csv.docs.map(({ answer }) => answer),
       [1, 0],
     );
+    assert.equal((await own("my own-questions.csv", "question,A,B,answer\nq,x,y,A\n")).task.name, "my_own_questions");
+    await rejects(
+      own("mmlu_anatomy.csv", "question,A,B,answer\nq,x,y,A\n"),
+      "bad_option",
+      /name is that of a benchmark/,
+    );
     await rejects(own("bad.csv", "id,question,A,B,answer\n1,q,x,y,B\n1,r,x,y,0\n"), "bad_data", /line 3: id 1/);
     await rejects(own("bad.csv", "question,A,answer\nq,x,A\n"), "bad_data", /line 2: 1 options/);
     await rejects(
