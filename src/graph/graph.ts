@@ -54,7 +54,7 @@ export class Value {
   }
 }
 
-interface Node {
+export interface Node {
   op_type: string;
   domain: string;
   inputs: (Value | null)[];
@@ -102,6 +102,13 @@ export class Graph {
       this.constants.set(key, value);
     }
     return value;
+  }
+
+  /** The numbers of an int64 constant, or null for any other value. */
+  integers(value: Value): number[] | null {
+    const bytes = this.initializers.get(value.name)?.bytes;
+    if (value.dtype !== "int64" || !(bytes instanceof Uint8Array)) return null;
+    return Array.from(new BigInt64Array(bytes.buffer, bytes.byteOffset, bytes.byteLength / 8), Number);
   }
 
   /** Adds a node; `outputs` gives element type and dimensions of each result. An absent optional input is null. */

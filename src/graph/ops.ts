@@ -51,6 +51,8 @@ export const add = binary("Add");
 export const sub = binary("Sub");
 export const mul = binary("Mul");
 export const div = binary("Div");
+export const sqrt = unary("Sqrt");
+export const sigmoid = unary("Sigmoid");
 export const cos = unary("Cos");
 export const sin = unary("Sin");
 
@@ -152,6 +154,30 @@ export function gather_quantized(
  */
 export function reshape(x: Value, shape: readonly number[] | Value, dims: readonly Dim[]): Value {
   return single("Reshape", [x, "graph" in shape ? shape : x.graph.constant("int64", shape)], dims);
+}
+
+/** The whole shape as an int64 vector. */
+export const shape_of = (x: Value): Value => single("Shape", [x], [x.dims.length], { dtype: "int64" });
+
+/** Zeros in the shape of `x`. */
+export const zeros_like = (x: Value): Value => single("ConstantOfShape", [shape_of(x)], x.dims, { dtype: "float32" });
+
+/** `x` repeated along its dimensions of 1 to the shape of `like`. */
+export const expand_like = (x: Value, like: Value): Value => single("Expand", [x, shape_of(like)], like.dims);
+
+export function unsqueeze(x: Value, axis: number): Value {
+  return single("Unsqueeze", [x, x.graph.constant("int64", [axis])], x.dims.toSpliced(axis, 0, 1));
+}
+
+/** Zeros in the shape of `x`, with each row of `updates` added at its index along the first axis. */
+export function scatter_rows(x: Value, indices: Value, updates: Value): Value {
+  const at = unsqueeze(indices, indices.dims.length);
+  return single("ScatterND", [zeros_like(x), at, updates], x.dims, { attributes: { reduction: "add" } });
+}
+
+/** Zeros in the shape of `x`, with `updates` put at `indices` of the last axis. */
+export function scatter_last(x: Value, indices: Value, updates: Value): Value {
+  return single("ScatterElements", [zeros_like(x), indices, updates], x.dims, { attributes: { axis: -1 } });
 }
 
 export function transpose(x: Value, perm: readonly number[]): Value {

@@ -1,0 +1,159 @@
+/**
+ * Reverse-mode differentiation: to a graph are added the nodes that compute gradients. A rule an operator, in the notation of its
+ * mathematics; test/graph/gradient.test.ts checks each alone by finite differences.
+ *
+ * What a node needs again (probabilities, normalised rows) is read from the forward pass or computed once more, whichever the
+ * operator gives; the runtime merges what is computed twice.
+ */
+import type { Node, Value } from "./graph.js";
+import * as op from "./ops.js";
+
+/** A node's inputs' gradients from its outputs'; `needs(i)` says whether input i's is asked for. */
+type Rule = (node: Node, outputs: (Value | undefined)[], needs: (input: number) => boolean) => (Value | null)[];
+
+/**
+ * The gradients of a scalar with respect to `wanted`, from those with respect to `seeds`, which later parts of a model
+ * computed. A wanted value that no seed depends on has none.
+ *
+ * @throws TypeError for an operator without a rule
+ */
+export function gradients(seeds: ReadonlyMap<Value, Value>, wanted: readonly Value[]): Map<Value, Value> {
+  const [first] = seeds.keys();
+  const nodes = first ? [...first.graph.nodes] : [];
+  const depends = new Set(wanted);
+  for (const { inputs, outputs } of nodes) {
+    if (!inputs.some((input) => input && depends.has(input))) continue;
+    for (const output of outputs) if (output.dtype === "float32") depends.add(output);
+  }
+  const found = new Map(seeds);
+  for (const node of nodes.reverse()) {
+    const outputs = node.outputs.map((output) => found.get(output));
+    const needs = (i: number) => node.inputs[i] != null && depends.has(node.inputs[i]);
+    if (outputs.every((gradient) => !gradient) || !node.inputs.some((_, i) => needs(i))) continue;
+    const rule = rules[node.op_type];
+    if (!rule) throw new TypeError(`${node.op_type} has no derivative here`);
+    for (const [i, gradient] of rule(node, outputs, needs).entries()) {
+      const input = node.inputs[i];
+      if (!gradient || !input || !needs(i)) continue;
+      const before = found.get(input);
+      found.set(input, before ? op.add(before, gradient) : gradient);
+    }
+  }
+  return new Map(wanted.flatMap((value) => (found.has(value) ? [[value, found.get(value)!]] : [])));
+}
+
+const scalar = (like: Value, value: number) => like.graph.constant("float32", [value], []);
+const negative = (x: Value) => op.mul(x, scalar(x, -1));
+const last_two = (x: Value) => {
+  const axes = x.dims.map((_, i) => i);
+  return op.transpose(x, [...axes.slice(0, -2), axes.at(-1)!, axes.at(-2)!]);
+};
+
+/** Sums a gradient over what broadcasting repeated. */
+function reduced(gradient: Value, like: Value): Value {
+  let sum = gradient;
+  while (sum.dims.length > like.dims.length) sum = op.reduce_sum(sum, 0, false);
+  for (const [axis, dim] of like.dims.entries()) if (dim === 1 && sum.dims[axis] !== 1) sum = op.reduce_sum(sum, axis);
+  return sum;
+}
+
+/** Only where it is needed. */
+const maybe = (needed: boolean, make: () => Value): Value | null => (needed ? make() : null);
+
+/** Through `weight * x / rms(x)`: for x, and for the weight. Source: the quotient rule; https://arxiv.org/abs/1910.07467 */
+function through_rms_norm(x: Value, weight: Value, epsilon: number, gradient: Value): { x: Value; weight: Value } {
+  const size = x.dim(-1) as number;
+  const mean = (value: Value) => op.mul(op.reduce_sum(value, -1), scalar(value, 1 / size));
+  const rms = op.sqrt(op.add(mean(op.mul(x, x)), scalar(x, epsilon)));
+  const normed = op.div(x, rms);
+  const scaled = op.mul(gradient, weight);
+  const along = op.mul(normed, mean(op.mul(scaled, normed)));
+  return { x: op.div(op.sub(scaled, along), rms), weight: reduced(op.mul(gradient, normed), weight) };
+}
+
+const epsilon_of = ({ attributes }: Node) => (attributes.epsilon as { float: number }).float;
+
+const rules: Record<string, Rule> = {
+  Add: ({ inputs: [a, b] }, [g]) => [reduced(g!, a!), reduced(g!, b!)],
+  Sub: ({ inputs: [a, b] }, [g], needs) => [reduced(g!, a!), maybe(needs(1), () => reduced(negative(g!), b!))],
+  Mul: ({ inputs: [a, b] }, [g], needs) => [
+    maybe(needs(0), () => reduced(op.mul(g!, b!), a!)),
+    maybe(needs(1), () => reduced(op.mul(g!, a!), b!)),
+  ],
+  Div: ({ inputs: [a, b], outputs: [y] }, [g], needs) => [
+    maybe(needs(0), () => reduced(op.div(g!, b!), a!)),
+    maybe(needs(1), () => reduced(negative(op.div(op.mul(g!, y!), b!)), b!)),
+  ],
+  // x * sigmoid(x)
+  QuickGelu: ({ inputs: [x], outputs: [y] }, [g]) => {
+    const s = op.sigmoid(x!);
+    return [op.mul(g!, op.add(s, op.mul(y!, op.sub(scalar(s, 1), s))))];
+  },
+  Softmax: ({ outputs: [y] }, [g]) => [op.mul(y!, op.sub(g!, op.reduce_sum(op.mul(g!, y!), -1)))],
+  ReduceSum: ({ inputs: [x, axes], attributes }, [g]) => {
+    const [axis] = x!.graph.integers(axes!)!;
+    const at = axis! < 0 ? axis! + x!.dims.length : axis!;
+    return [op.expand_like(attributes.keepdims === 1 ? g! : op.unsqueeze(g!, at), x!)];
+  },
+  MatMul: ({ inputs: [a, b] }, [g], needs) => [
+    maybe(needs(0), () => reduced(op.matmul(g!, b!, { transpose_b: true }), a!)),
+    maybe(needs(1), () => reduced(op.matmul(last_two(a!), g!), b!)),
+  ],
+  FusedMatMul: ({ inputs: [a, b], attributes }, [g], needs) => {
+    const alpha = (attributes.alpha as { float: number }).float;
+    const transposed = attributes.transB === 1;
+    const left = () => op.matmul(g!, transposed ? last_two(b!) : b!, { transpose_b: true, alpha });
+    const right = () => (transposed ? op.matmul(last_two(g!), last_two(a!), { transpose_b: true, alpha }) : product());
+    const product = () => op.mul(op.matmul(last_two(a!), g!), scalar(g!, alpha));
+    return [maybe(needs(0), () => reduced(left(), a!)), maybe(needs(1), () => reduced(right(), b!))];
+  },
+  // x times the transpose of the weight
+  Gemm: ({ inputs: [x, weight] }, [g], needs) => [
+    maybe(needs(0), () => op.matmul(g!, weight!)),
+    maybe(needs(1), () => op.matmul(last_two(g!), x!)),
+  ],
+  Gather: ({ inputs: [x, indices], attributes }, [g]) => {
+    if (attributes.axis !== 0) throw new TypeError("Gather has a derivative here along axis 0 only");
+    return [op.scatter_rows(x!, indices!, g!), null];
+  },
+  Reshape: ({ inputs: [x] }, [g]) => [op.reshape(g!, op.shape_of(x!), x!.dims), null],
+  Transpose: ({ attributes }, [g]) => {
+    const perm = attributes.perm as readonly number[];
+    return [
+      op.transpose(
+        g!,
+        perm.map((_, axis) => perm.indexOf(axis)),
+      ),
+    ];
+  },
+  Concat: ({ inputs, attributes }, [g]) => {
+    const axis = attributes.axis as number;
+    const at = axis < 0 ? axis + g!.dims.length : axis;
+    const lengths = inputs.map((input) => op.length_of(input!, at));
+    const dims = inputs.map((input) => input!.dim(at));
+    return op.split(g!, at, op.concat(lengths, 0, lengths.length), dims);
+  },
+  Split: ({ inputs: [x], outputs, attributes }, gradient) => {
+    const axis = attributes.axis as number;
+    const parts = outputs.map((output, i) => gradient[i] ?? op.zeros_like(output));
+    return [op.concat(parts, axis, x!.dim(axis)), null];
+  },
+  TopK: ({ inputs: [x], outputs: [, indices] }, [g]) => [g ? op.scatter_last(x!, indices!, g) : null, null],
+  SimplifiedLayerNormalization: (node, [g]) => {
+    const [x, weight] = node.inputs;
+    const through = through_rms_norm(x!, weight!, epsilon_of(node), g!);
+    return [through.x, through.weight];
+  },
+  SkipSimplifiedLayerNormalization: (node, [normed, , , sum]) => {
+    const through = normed && through_rms_norm(node.outputs[3]!, node.inputs[2]!, epsilon_of(node), normed);
+    const both = through && sum ? op.add(through.x, sum) : (through?.x ?? sum ?? null);
+    return [both, both, through?.weight ?? null];
+  },
+  // A rotation's derivative is the rotation back.
+  RotaryEmbedding: ({ inputs: [, positions, cos, sin] }, [g]) => [
+    op.rotary(g!, positions!, cos!, negative(sin!)),
+    null,
+    null,
+    null,
+  ],
+};

@@ -1,0 +1,231 @@
+/** Every operator's derivative alone, by finite differences, and whole chains of them. */
+import assert from "node:assert/strict";
+import { tmpdir } from "node:os";
+import { describe, test } from "node:test";
+import { gradients } from "../../src/graph/gradient.js";
+import { type Dim, Graph, type Value } from "../../src/graph/graph.js";
+import * as op from "../../src/graph/ops.js";
+import { create_session, type Feeds, float32 } from "../../src/graph/session.js";
+
+const STEP = 1e-2;
+
+/** Repeatable numbers between -1 and 1, none near 0 where a difference would say little. */
+function numbers(count: number, seed: number): Float32Array {
+  let state = seed;
+  return Float32Array.from({ length: count }, () => {
+    state = (Math.imul(state, 1664525) + 1013904223) >>> 0;
+    const x = state / 2 ** 31 - 1;
+    return x + Math.sign(x) * 0.1;
+  });
+}
+
+interface Case {
+  /** The inputs' shapes; all are differentiated. */
+  inputs: number[][];
+  /** Names in place of some lengths, as in the decoder. */
+  dims?: (readonly Dim[])[];
+  build: (graph: Graph, inputs: Value[]) => Value[];
+}
+
+/** The gradients of a random weighting of all outputs, computed and by central differences. */
+async function check({ inputs: shapes, dims = shapes, build }: Case): Promise<void> {
+  const graph = new Graph("case");
+  const inputs = shapes.map((_, i) => graph.input(`x${i}`, "float32", dims[i]!));
+  const outputs = build(graph, inputs);
+  for (const [i, output] of outputs.entries()) graph.output(`y${i}`, output);
+  const seeds = outputs.map((output, i) => graph.input(`seed${i}`, "float32", output.dims));
+  const found = gradients(new Map(outputs.map((output, i) => [output, seeds[i]!])), inputs);
+  assert.equal(found.size, inputs.length);
+  // A gradient may be the seed itself, which cannot be an output under another name.
+  const one = graph.constant("float32", [1], []);
+  for (const [i, input] of inputs.entries()) graph.output(`dx${i}`, op.mul(found.get(input)!, one));
+  const session = await create_session(graph, { folder: tmpdir(), threads: 1 });
+  const values = shapes.map((shape, i) =>
+    numbers(
+      shape.reduce((a, b) => a * b, 1),
+      i + 1,
+    ),
+  );
+  let weights: Float32Array[] | null = null;
+  const run = async () => {
+    const feeds: Feeds = {};
+    for (const [i, value] of values.entries()) feeds[`x${i}`] = float32(value, shapes[i]!);
+    if (weights === null) {
+      // The shapes of the outputs are known after a run, for which any seeds do.
+      const probe = new Graph("probe");
+      const again = build(
+        probe,
+        shapes.map((_, i) => probe.input(`x${i}`, "float32", dims[i]!)),
+      );
+      for (const [i, output] of again.entries()) probe.output(`y${i}`, output);
+      const first = await create_session(probe, { folder: tmpdir(), threads: 1 });
+      const result = await first.run(feeds);
+      weights = again.map((_, i) => numbers(result[`y${i}`]!.size, 100 + i));
+      lengths = again.map((_, i) => result[`y${i}`]!.dims);
+      await first.release();
+    }
+    for (const [i, weight] of weights.entries()) feeds[`seed${i}`] = float32(weight, lengths[i]!);
+    return session.run(feeds);
+  };
+  let lengths: (readonly number[])[] = [];
+  const loss = async () => {
+    const result = await run();
+    return weights!.reduce((sum, weight, i) => {
+      const y = result[`y${i}`]!.data as Float32Array;
+      return sum + weight.reduce((total, w, j) => total + w * y[j]!, 0);
+    }, 0);
+  };
+  const computed = await run();
+  for (const [i, value] of values.entries()) {
+    const gradient = computed[`dx${i}`]!.data as Float32Array;
+    assert.deepEqual(computed[`dx${i}`]!.dims, shapes[i]);
+    const largest = Math.max(1, ...gradient.map(Math.abs));
+    for (let j = 0; j < value.length; j++) {
+      const before = value[j]!;
+      value[j] = before + STEP;
+      const above = await loss();
+      value[j] = before - STEP;
+      const below = await loss();
+      value[j] = before;
+      const expected = (above - below) / (2 * STEP);
+      assert.ok(
+        Math.abs(gradient[j]! - expected) < 3e-3 * largest,
+        `input ${i} at ${j}: ${gradient[j]}, by differences ${expected}`,
+      );
+    }
+  }
+  await session.release();
+}
+
+const int = (graph: Graph, ...values: number[]) => graph.constant("int64", values);
+const positive = (x: Value) => op.add(op.mul(x, x), x.graph.constant("float32", [0.5]));
+
+const cases: Record<string, Case> = {
+  Add: { inputs: [[2, 3], [3]], build: (_, [a, b]) => [op.add(a!, b!)] },
+  "Add, both repeated": {
+    inputs: [
+      [2, 1, 3],
+      [4, 1],
+    ],
+    build: (_, [a, b]) => [op.add(a!, b!)],
+  },
+  Sub: {
+    inputs: [
+      [2, 3],
+      [2, 1],
+    ],
+    build: (_, [a, b]) => [op.sub(a!, b!)],
+  },
+  Mul: { inputs: [[2, 3], [1]], build: (_, [a, b]) => [op.mul(a!, b!)] },
+  "Mul by itself": { inputs: [[2, 3]], build: (_, [a]) => [op.mul(a!, a!)] },
+  Div: {
+    inputs: [
+      [2, 3],
+      [2, 1],
+    ],
+    build: (_, [a, b]) => [op.div(a!, positive(b!))],
+  },
+  QuickGelu: { inputs: [[2, 3]], build: (_, [x]) => [op.silu(x!)] },
+  Softmax: { inputs: [[2, 2, 4]], build: (_, [x]) => [op.softmax(x!)] },
+  ReduceSum: { inputs: [[2, 3, 2]], build: (_, [x]) => [op.reduce_sum(x!, 1), op.reduce_sum(x!, -1, false)] },
+  MatMul: {
+    inputs: [
+      [2, 3, 4],
+      [2, 4, 2],
+    ],
+    build: (_, [a, b]) => [op.matmul(a!, b!)],
+  },
+  "MatMul, one factor shared": {
+    inputs: [
+      [2, 3, 4],
+      [4, 2],
+    ],
+    build: (_, [a, b]) => [op.matmul(a!, b!)],
+  },
+  FusedMatMul: {
+    inputs: [
+      [2, 3, 4],
+      [2, 5, 4],
+    ],
+    build: (_, [a, b]) => [op.matmul(a!, b!, { transpose_b: true, alpha: 0.5 })],
+  },
+  "FusedMatMul, not transposed": {
+    inputs: [
+      [3, 4],
+      [4, 2],
+    ],
+    build: (_, [a, b]) => [op.matmul(a!, b!, { alpha: -2 })],
+  },
+  Gemm: {
+    inputs: [
+      [3, 4],
+      [5, 4],
+    ],
+    dims: [
+      ["tokens", 4],
+      [5, 4],
+    ],
+    build: (_, [x, w]) => [op.linear(x!, w!)],
+  },
+  "Gather, rows twice and never": {
+    inputs: [[4, 3]],
+    build: (graph, [x]) => [op.gather(x!, int(graph, 2, 0, 2))],
+  },
+  Reshape: { inputs: [[2, 6]], build: (_, [x]) => [op.silu(op.reshape(x!, [3, 4], [3, 4]))] },
+  Transpose: { inputs: [[2, 3, 4]], build: (_, [x]) => [op.transpose(x!, [2, 0, 1])] },
+  Concat: {
+    inputs: [
+      [2, 3],
+      [2, 1],
+    ],
+    build: (_, [a, b]) => [op.concat([a!, b!], -1, 4)],
+  },
+  "Split, one part unused": {
+    inputs: [[6, 2]],
+    build: (graph, [x]) => {
+      const [a, , c] = op.split(x!, 0, int(graph, 1, 2, 3), [1, 2, 3]);
+      return [op.silu(a!), op.mul(c!, c!)];
+    },
+  },
+  TopK: { inputs: [[3, 5]], build: (graph, [x]) => [op.top_k(x!, int(graph, 2), 2)[0]] },
+  SimplifiedLayerNormalization: {
+    inputs: [[3, 4], [4]],
+    dims: [["tokens", 4], [4]],
+    build: (_, [x, w]) => [op.rms_norm(x!, w!, 1e-5)],
+  },
+  SkipSimplifiedLayerNormalization: {
+    inputs: [[3, 4], [3, 4], [4]],
+    build: (_, [x, skip, w]) => op.skip_rms_norm(x!, skip!, w!, 1e-5),
+  },
+  RotaryEmbedding: {
+    inputs: [[1, 2, 3, 4]],
+    build: (graph, [x]) => {
+      const angles = graph.constant("float32", [0.1, 0.7, 1.3, 2.9, 0.4, 5], [3, 2]);
+      return [op.rotary(x!, graph.constant("int64", [0, 1, 2], [1, 3]), op.cos(angles), op.sin(angles))];
+    },
+  },
+  "a gated product, twice used": {
+    inputs: [
+      [2, 3],
+      [4, 3],
+      [4, 3],
+      [3, 4],
+    ],
+    build: (_, [x, w1, w3, w2]) => {
+      const hidden = op.mul(op.silu(op.linear(x!, w1!)), op.linear(x!, w3!));
+      return [op.add(x!, op.linear(hidden, w2!))];
+    },
+  },
+};
+
+describe("derivatives", () => {
+  for (const [name, one] of Object.entries(cases)) test(name, () => check(one));
+
+  test("what a seed does not reach has no gradient, and an operator without a rule is named", () => {
+    const graph = new Graph("case");
+    const [x, y] = ["x", "y"].map((name) => graph.input(name, "float32", [2]));
+    const seed = graph.input("seed", "float32", [2]);
+    assert.equal(gradients(new Map([[op.add(x!, x!), seed]]), [y!]).size, 0);
+    assert.throws(() => gradients(new Map([[op.cos(x!), seed]]), [x!]), /Cos has no derivative/);
+  });
+});
