@@ -13,7 +13,20 @@
 import type { Value } from "../graph/graph.js";
 import * as op from "../graph/ops.js";
 import type { ModelConfig } from "./config.js";
-import type { Weights } from "./weights.js";
+
+/** A checkpoint's tensors, by its names, as the decoder uses them; `Weights` reads them from files. */
+export interface DecoderWeights {
+  /** `[size]`, float32. */
+  vector(name: string): Value;
+  /** `[rows, columns]`, float32, never quantised: the router. */
+  matrix(name: string): Value;
+  /** `x [tokens, columns]` times the transpose of `name [rows, columns]`. */
+  linear(name: string, x: Value): Value;
+  /** `linear` for several tensors of one `x`. */
+  linears(names: readonly string[], x: Value): Value[];
+  /** The rows `ids` of the table `name`. */
+  embedding(name: string, ids: Value): Value;
+}
 
 export interface DecoderInputs {
   /** int64 `[tokens]`: the new tokens, in any order in which a token follows what it sees. */
@@ -45,7 +58,7 @@ export interface DecoderOutputs {
   router_logits: Value[];
 }
 
-export function decoder(config: ModelConfig, weights: Weights, inputs: DecoderInputs): DecoderOutputs {
+export function decoder(config: ModelConfig, weights: DecoderWeights, inputs: DecoderInputs): DecoderOutputs {
   const { num_hidden_layers, num_local_experts, rms_norm_eps } = config;
   const { input_ids, position_ids, logits_rows, past } = inputs;
   const rope = rotary_tables(config, position_ids);
@@ -131,7 +144,7 @@ export function inverse_frequencies({ head_dim, rope }: Pick<ModelConfig, "head_
 
 function attention(
   { num_attention_heads: heads, num_key_value_heads: kv_heads, head_dim }: ModelConfig,
-  weights: Weights,
+  weights: DecoderWeights,
   name: string,
   x: Value,
   rope: ReturnType<typeof rotary_tables>,
@@ -168,7 +181,7 @@ function attention(
 }
 
 /** `w2(silu(w1 x) * w3 x)`, under the names that the checkpoint gives to w1, w3 and w2. */
-function mlp(weights: Weights, name: string, [w1, w3, w2]: [string, string, string], x: Value): Value {
+function mlp(weights: DecoderWeights, name: string, [w1, w3, w2]: [string, string, string], x: Value): Value {
   const [gate, up] = weights.linears([`${name}.${w1}.weight`, `${name}.${w3}.weight`], x);
   return weights.linear(`${name}.${w2}.weight`, op.mul(op.silu(gate!), up!));
 }
@@ -180,7 +193,7 @@ function mlp(weights: Weights, name: string, [w1, w3, w2]: [string, string, stri
  */
 function sparse_moe(
   { num_local_experts: experts, num_experts_per_tok: top_k, hidden_size }: ModelConfig,
-  weights: Weights,
+  weights: DecoderWeights,
   name: string,
   x: Value,
 ): { output: Value; router_logits: Value } {

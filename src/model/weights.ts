@@ -5,6 +5,7 @@
 import { BimedixError } from "../errors.js";
 import type { DataType, Graph, TensorBytes, Value } from "../graph/graph.js";
 import * as op from "../graph/ops.js";
+import type { DecoderWeights } from "./decoder.js";
 
 export const codes_name = (name: string, bits: 4 | 8) => `${name}.q${bits}`;
 export const scales_name = (name: string) => `${name}.scales`;
@@ -43,7 +44,7 @@ export function parse_tensor_table(json: string, location: string, size: number)
   return tensors;
 }
 
-export class Weights {
+export class Weights implements DecoderWeights {
   private readonly values = new Map<string, Value>();
 
   /**
