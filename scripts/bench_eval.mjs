@@ -73,7 +73,7 @@ const LIMIT = "150";
 const exact = own("answers", nano, data, "fp32", "0", LIMIT);
 const precisions = {
   "fp32, the harness": harness("answers", nano, data, "float32", LIMIT),
-  "q8 (default)": own("answers", nano, data, "q8", "4", LIMIT),
+  q8: own("answers", nano, data, "q8", "4", LIMIT),
   "q8 --exact": own("answers", nano, data, "q8", "0", LIMIT),
   q4: own("answers", nano, data, "q4", "4", LIMIT),
   "q4 --exact": own("answers", nano, data, "q4", "0", LIMIT),
