@@ -1,5 +1,6 @@
 /** Reading and writing files so that a failure is one readable line, and so that a half-written file never counts as whole. */
-import { randomBytes } from "node:crypto";
+import { createHash, randomBytes } from "node:crypto";
+import { createReadStream } from "node:fs";
 import { type FileHandle, open, readFile, rename, rm } from "node:fs/promises";
 import { BimedixError, type ErrorCode } from "./errors.js";
 
@@ -60,6 +61,13 @@ export async function read_json(
     expected: "valid JSON",
     todo: "download the file again",
   });
+}
+
+/** The sha256 of a file's bytes, in hexadecimal. */
+export async function file_hash(file: string): Promise<string> {
+  const hash = createHash("sha256");
+  for await (const chunk of createReadStream(file)) hash.update(chunk as Uint8Array);
+  return hash.digest("hex");
 }
 
 /**

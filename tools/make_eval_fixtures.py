@@ -4,6 +4,7 @@ compares with. Run: python tools/make_eval_fixtures.py SHARED [LIMIT [FOLDER]], 
 Two checkpoints: models/nano, and a random Mixtral with the real tokenizer, whose weights follow from a formula that the test
 knows too (test/eval/random_mixtral.ts). Its context is short, so that long prompts are truncated.
 """
+import hashlib
 import json
 import logging
 import shutil
@@ -90,8 +91,6 @@ def run(model, limit, num_fewshot, add_bos, chat=False):
         tasks = [*english, "pubmedqa", *arabic[:6]]
     lm = HFLM(pretrained=str(model), dtype="float32", device="cpu", batch_size=8, add_bos_token=add_bos)
     results = evaluate(lm, tasks, num_fewshot=num_fewshot, limit=limit, apply_chat_template=chat, fewshot_as_multiturn=True)
-    import hashlib
-
     def one(name, samples):
         lists = [[ll for ll, _ in sample["filtered_resps"]] for sample in samples]
         joined = "".join(s["doc_hash"] + s["prompt_hash"] + s["target_hash"] for s in samples)

@@ -62,8 +62,12 @@ export class RemoteEngine implements Pick<Engine, "score"> {
       while (next < requests.length) {
         const from = next;
         next += batch;
-        const part = requests.slice(from, from + batch);
-        for (const [i, score] of (await this.score_batch(part, own)).entries()) scores[from + i] = score;
+        const part = await this.score_batch(requests.slice(from, from + batch), own).catch((error: unknown) => {
+          // One failure ends the call: the others send no more.
+          next = requests.length;
+          throw error;
+        });
+        for (const [i, score] of part.entries()) scores[from + i] = score;
       }
     };
     await Promise.all(Array.from({ length: concurrency }, work));

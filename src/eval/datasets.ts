@@ -2,9 +2,10 @@
 import { existsSync } from "node:fs";
 import { basename, dirname, extname, join, relative } from "node:path";
 import { BimedixError } from "../errors.js";
+import { file_hash } from "../files.js";
 import { dataset_file } from "../model/hub.js";
 import { language_of, option_letters } from "../text/arabic.js";
-import { bad_data, type DataRecord, file_hash, read_records } from "./records.js";
+import { bad_data, type DataRecord, read_records } from "./records.js";
 import { arabic_query, type DatasetKind, type Doc, mcqa_file, type Task, task_groups, tasks } from "./tasks.js";
 
 export interface TaskData {

@@ -3,6 +3,7 @@
  * `construct_requests` (api/task.py) and `_encode_pair` (api/model.py).
  */
 import type { ScoreRequest } from "../engine/engine.js";
+import { common_length } from "../engine/tree.js";
 import { BimedixError } from "../errors.js";
 import type { ChatMessage } from "../text/chat.js";
 import type { Tokenizer } from "../text/tokenizer.js";
@@ -90,8 +91,7 @@ export function encode_prompt(
     const whole = encode(body + spaces + text, options);
     let [before, continuation] = [start, whole.slice(start.length)];
     if (continuation.length === 0) {
-      let common = whole.findIndex((token, i) => token !== start[i]);
-      if (common < 0) common = whole.length - 1;
+      const common = Math.min(common_length(whole, start), whole.length - 1);
       [before, continuation] = [whole.slice(0, common), whole.slice(common)];
     }
     if (continuation.length > max_length) {

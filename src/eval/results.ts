@@ -11,7 +11,7 @@ import { argmax, type Calibration, calibration, group_mean, mean, mean_stderr, s
 import { FEWSHOT_SEED } from "./prompts.js";
 import { sha256 } from "./python.js";
 import { folder_name, type Run, type RunInfo, type Sample, samples_of } from "./run.js";
-import { columns, question_of, type Task, task_groups, tasks } from "./tasks.js";
+import { columns, question_of, type Task, task_groups, task_of_column, tasks } from "./tasks.js";
 
 export interface TaskResult {
   name: string;
@@ -105,7 +105,7 @@ export function to_results(run: Run, known: ReadonlyMap<string, Task> = new Map(
       model_sha: model.sha256,
       batch_size: null,
       batch_sizes: [],
-      device: "cpu",
+      device: model.engine === "bimedix" ? "cpu" : null,
       use_cache: null,
       limit: info.limit,
       bootstrap_iters: 0,
@@ -211,10 +211,9 @@ function task_config(name: string, task: Task | undefined, info: RunInfo): Recor
 function language_gap(results: Record<string, TaskResult>): Record<string, number> {
   const gap: Record<string, number> = {};
   for (const column of columns) {
-    const [english, arabic] = (["en", "ar"] as const).map((language) => {
-      const task = [...tasks.values()].find((one) => one.column === column && one.language === language);
-      return task && results[task.name]?.["acc,none"];
-    });
+    const [english, arabic] = ["bimedix_en", "bimedix_ar"].map(
+      (group) => results[task_of_column(group, column)!.name]?.["acc,none"],
+    );
     if (typeof english === "number" && typeof arabic === "number") gap[column] = english - arabic;
   }
   return gap;

@@ -288,6 +288,13 @@ const group = (name: string, members: readonly Task[], weight_by_size = false): 
   weight_by_size,
 });
 
+/** The task of a group that fills a column of the table. */
+export const task_of_column = (group_name: string, column: Column): Task | undefined =>
+  task_groups
+    .get(group_name)!
+    .tasks.map((name) => tasks.get(name)!)
+    .find((task) => task.column === column);
+
 /** Names for several tasks, and the mean that is reported for them. */
 export const task_groups: ReadonlyMap<string, TaskGroup> = new Map(
   [

@@ -5,8 +5,7 @@
  * so the bytes of a file are fetched here, with a range request for what is missing, into the library's `.incomplete` name,
  * checked, and renamed. Then the library finds the blob there and only links it into the snapshot.
  */
-import { createHash } from "node:crypto";
-import { createReadStream, createWriteStream, existsSync, statSync } from "node:fs";
+import { createWriteStream, existsSync, statSync } from "node:fs";
 import { mkdir, readFile, rename, rm } from "node:fs/promises";
 import { basename, dirname, join } from "node:path";
 import { Readable } from "node:stream";
@@ -22,7 +21,7 @@ import {
   modelInfo,
 } from "@huggingface/hub";
 import { BimedixError } from "../errors.js";
-import { file_error, read_json, write_atomically } from "../files.js";
+import { file_error, file_hash, read_json, write_atomically } from "../files.js";
 
 export interface HubOptions {
   /** Branch, tag or commit. Default "main". */
@@ -226,7 +225,7 @@ async function fetch_blob(
   }
   const { size } = statSync(incomplete);
   const sha256 = entry.lfs?.oid;
-  if (size !== entry.size || (sha256 && (await hash_of(incomplete)) !== sha256)) {
+  if (size !== entry.size || (sha256 && (await file_hash(incomplete)) !== sha256)) {
     await rm(incomplete);
     throw new BimedixError("bad_checkpoint", {
       given: `${basename(entry.path)} arrived with other bytes than the hub announced`,
@@ -235,12 +234,6 @@ async function fetch_blob(
     });
   }
   await rename(incomplete, blob);
-}
-
-async function hash_of(file: string): Promise<string> {
-  const hash = createHash("sha256");
-  for await (const chunk of createReadStream(file)) hash.update(chunk as Uint8Array);
-  return hash.digest("hex");
 }
 
 function is_network_error(error: unknown): boolean {
