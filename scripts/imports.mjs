@@ -11,7 +11,8 @@ const rooms = {
   engine: ["text", "model", "graph"],
   assistant: ["engine", "text", "model"],
   eval: ["engine", "text", "model"],
-  cli: ["eval", "assistant", "engine", "text", "model"],
+  train: ["text", "model", "graph"],
+  cli: ["train", "eval", "assistant", "engine", "text", "model"],
 };
 
 export function check_imports() {

@@ -5,6 +5,7 @@
  */
 export type ErrorCode =
   | "aborted"
+  | "bad_adapter"
   | "bad_checkpoint"
   | "bad_config"
   | "bad_data"

@@ -93,7 +93,7 @@ program
 
 program
   .command("convert <dir|hub-id>")
-  .description("write the model as onnx/model{,_quantized,_q4}.onnx, in the layout of Transformers.js")
+  .description("write the model as onnx/model{,_quantized,_q4,_bnb4}.onnx, in the layout of Transformers.js")
   .addOption(new Option("--dtype <dtype>", "precision of the weights").choices([...dtypes]).default("q8"))
   .option("--output <dir>", "where onnx/ goes; default: the model's own directory")
   .action(async (model: string, options) => (await import("./convert.js")).convert_model(model, options));

@@ -89,6 +89,8 @@ const rules: Record<string, Rule> = {
     const s = op.sigmoid(x!);
     return [op.mul(g!, op.add(s, op.mul(y!, op.sub(scalar(s, 1), s))))];
   },
+  LogSoftmax: ({ outputs: [y] }, [g]) => [op.sub(g!, op.mul(op.exp(y!), op.reduce_sum(g!, -1)))],
+  GatherElements: ({ inputs: [x, indices] }, [g]) => [op.scatter_last(x!, indices!, g!), null],
   Softmax: ({ outputs: [y] }, [g]) => [op.mul(y!, op.sub(g!, op.reduce_sum(op.mul(g!, y!), -1)))],
   ReduceSum: ({ inputs: [x, axes], attributes }, [g]) => {
     const [axis] = x!.graph.integers(axes!)!;
@@ -112,6 +114,13 @@ const rules: Record<string, Rule> = {
     maybe(needs(0), () => op.matmul(g!, weight!)),
     maybe(needs(1), () => op.matmul(last_two(g!), x!)),
   ],
+  // The codes are not differentiable.
+  MatMulBnb4: ({ inputs: [, codes, absmax], attributes }, [g]) => {
+    const { N: rows, K: columns, block_size } = attributes as Record<string, number>;
+    return [
+      op.matmul_nf4(g!, { rows: rows!, columns: columns!, block_size: block_size!, codes: codes!, absmax: absmax! }),
+    ];
+  },
   Gather: ({ inputs: [x, indices], attributes }, [g]) => {
     if (attributes.axis !== 0) throw new TypeError("Gather has a derivative here along axis 0 only");
     return [op.scatter_rows(x!, indices!, g!), null];

@@ -16,6 +16,7 @@ export const data_types = {
   int64: 7,
   bool: 9,
   float16: 10,
+  uint32: 12,
   bfloat16: 16,
 } as const;
 export type DataType = keyof typeof data_types;
@@ -128,12 +129,34 @@ export class Graph {
     return values;
   }
 
+  /**
+   * Makes `value` an input of this name where it is read, instead of computing it. Nothing happens and false is returned
+   * where no output needs it.
+   */
+  make_input(value: Value, name: string): boolean {
+    if (!this.needed().some(({ inputs }) => inputs.includes(value))) return false;
+    const input = this.input(name, value.dtype, value.dims);
+    for (const node of this.nodes) node.inputs = node.inputs.map((one) => (one === value ? input : one));
+    return true;
+  }
+
+  /** The nodes that outputs need, in order; the others are not part of the model. */
+  private needed(): Node[] {
+    const read = new Set<Value | null>(this.outputs.map(({ value }) => value));
+    const needed = this.nodes.toReversed().filter(({ inputs, outputs }) => {
+      if (!outputs.some((output) => read.has(output))) return false;
+      for (const input of inputs) read.add(input);
+      return true;
+    });
+    return needed.reverse();
+  }
+
   /** The ModelProto. */
   serialize(): Uint8Array {
     const names = new Map(this.outputs.map(({ name, value }) => [value, name]));
     const name_of = (value: Value | null): string => (value ? (names.get(value) ?? value.name) : "");
     const graph = new Message();
-    for (const node of this.nodes) {
+    for (const node of this.needed()) {
       const message = new Message();
       for (const input of node.inputs) message.bytes(1, name_of(input));
       for (const output of node.outputs) message.bytes(2, name_of(output));

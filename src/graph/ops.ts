@@ -3,7 +3,7 @@
  * where the graph is built. Standard operators: https://onnx.ai/onnx/operators/ ; the contrib ones (`MICROSOFT`):
  * https://github.com/microsoft/onnxruntime/blob/main/docs/ContribOperators.md
  */
-import { type DataType, type Dim, MICROSOFT, type Value } from "./graph.js";
+import { type DataType, type Dim, data_types, MICROSOFT, type Value } from "./graph.js";
 
 type Attributes = Parameters<Value["graph"]["node"]>[3];
 
@@ -53,6 +53,7 @@ export const mul = binary("Mul");
 export const div = binary("Div");
 export const sqrt = unary("Sqrt");
 export const sigmoid = unary("Sigmoid");
+export const exp = unary("Exp");
 export const cos = unary("Cos");
 export const sin = unary("Sin");
 
@@ -71,8 +72,7 @@ export const where = (condition: Value, a: Value, b: Value) =>
   single("Where", [condition, a, b], condition.dims, { dtype: a.dtype });
 
 export function cast(x: Value, dtype: DataType): Value {
-  const to = { float32: 1, uint8: 2, int8: 3, int32: 6, int64: 7, bool: 9, float16: 10, bfloat16: 16 }[dtype];
-  return x.dtype === dtype ? x : single("Cast", [x], x.dims, { dtype, attributes: { to } });
+  return x.dtype === dtype ? x : single("Cast", [x], x.dims, { dtype, attributes: { to: data_types[dtype] } });
 }
 
 /** `x * sigmoid(x)`: QuickGelu is `x * sigmoid(alpha x)`, one kernel where Sigmoid and Mul would be two. */
@@ -80,6 +80,12 @@ export const silu = (x: Value) =>
   single("QuickGelu", [x], x.dims, { attributes: { alpha: { float: 1 } }, domain: MICROSOFT });
 
 export const softmax = (x: Value) => single("Softmax", [x], x.dims, { attributes: { axis: -1 } });
+
+export const log_softmax = (x: Value) => single("LogSoftmax", [x], x.dims, { attributes: { axis: -1 } });
+
+/** Of every row of `x [rows, n]`, the entries at `indices` int64 `[rows, k]`: `[rows, k]`. */
+export const gather_last = (x: Value, indices: Value) =>
+  single("GatherElements", [x, indices], indices.dims, { attributes: { axis: -1 } });
 
 /** The sum over `axis`, which stays as 1 unless `keepdims` is false. */
 export function reduce_sum(x: Value, axis: number, keepdims = true): Value {
@@ -126,6 +132,49 @@ export function linear_quantized(x: Value, weight: Quantized, accuracy_level: 0 
     attributes: { K, N, bits, block_size, accuracy_level },
     domain: MICROSOFT,
   });
+}
+
+/** A matrix `[rows, columns]` in NF4: see src/model/nf4.ts. */
+export interface Nf4Matrix {
+  rows: number;
+  columns: number;
+  block_size: number;
+  /** uint8 `[rows * columns / 2]`, the earlier of two codes in the upper nibble. */
+  codes: Value;
+  /** float32 `[rows * columns / block_size]` */
+  absmax: Value;
+}
+
+const nf4_product = (x: Value, { rows: N, columns: K, block_size, codes, absmax }: Nf4Matrix) =>
+  single("MatMulBnb4", [x, codes, absmax], [...x.dims.slice(0, -1), N], {
+    attributes: { K, N, block_size, quant_type: 1 },
+    domain: MICROSOFT,
+  });
+
+/** `linear` for a weight in NF4, computed in float32. */
+export function linear_nf4(x: Value, weight: Nf4Matrix): Value {
+  same("MatMulBnb4", [x], x.dim(-1), weight.columns);
+  return nf4_product(x, weight);
+}
+
+/** Rows of the identity that `matmul_nf4` multiplies. */
+const STRIDE = 16;
+
+/**
+ * `x [M, rows]` times a weight in NF4, not transposed: what `linear_nf4`'s derivative needs. The operator multiplies by the
+ * transpose alone, so it is made to dequantise: 16 rows of the identity times the codes read as `[rows * columns / 16, 16]`
+ * give `[16, rows, columns / 16]`, in which entry j holds every 16th column from j on. A product with each, and their columns
+ * in turn, is the result; that takes no longer than a product with a float32 matrix. A table lookup takes half as long again.
+ */
+export function matmul_nf4(x: Value, weight: Nf4Matrix): Value {
+  const { rows, columns } = weight;
+  same("MatMulBnb4", [x], x.dim(1), rows);
+  const [tokens, width] = [x.dim(0), columns / STRIDE];
+  const eye = Array.from({ length: STRIDE ** 2 }, (_, i) => Number(i % (STRIDE + 1) === 0));
+  const identity = x.graph.constant("float32", eye, [STRIDE, STRIDE]);
+  const strided = nf4_product(identity, { ...weight, rows: rows * width, columns: STRIDE });
+  const product = matmul(unsqueeze(x, 0), reshape(strided, [STRIDE, rows, width], [STRIDE, rows, width]));
+  return reshape(transpose(product, [1, 2, 0]), [-1, columns], [tokens, columns]);
 }
 
 export function gather(x: Value, indices: Value, axis = 0): Value {
@@ -209,6 +258,34 @@ export function top_k(x: Value, k: Value, dim: Dim, { largest = true } = {}): [V
   ];
   const [values, indices] = x.graph.node("TopK", [x, k], outputs, { axis: -1, largest: Number(largest), sorted: 1 });
   return [values!, indices!];
+}
+
+/**
+ * `x [rows, columns]` with a share `p` of its entries set to 0 and the others divided by `1 - p`. Which ones, `seed` int64 `[1]`
+ * decides: the same seed gives the same entries in every run. A row and a column each have a hash, and an entry is kept by the
+ * upper bits of their product, because a whole hash for every entry would take as long as the matrix behind it.
+ */
+export function dropout(x: Value, p: number, seed: Value): Value {
+  const { graph } = x;
+  const int = (value: number) => graph.constant("int64", [value]);
+  const hash = (n: Value, salt: number) => {
+    // A step of a linear congruential generator and an xorshift, twice, in 32 bits.
+    let h = add(mul(add(range(n, "n"), int(1)), int(0x9e3779b9)), mul(add(seed, int(salt)), int(0x85ebca6b)));
+    for (const factor of [0x7feb352d, 0x846ca68b]) {
+      const bits = cast(h, "uint32");
+      const shift = cast(graph.constant("int64", [15]), "uint32");
+      const right = single("BitShift", [bits, shift], bits.dims, { attributes: { direction: "RIGHT" } });
+      h = mul(cast(single("BitwiseXor", [bits, right], bits.dims), "int64"), int(factor));
+    }
+    return cast(cast(h, "uint32"), "int32");
+  };
+  const one = cast(int(1), "int32");
+  const row = reshape(hash(length_of(x, 0), 1), [-1, 1], [x.dim(0), 1]);
+  const odd = single("BitwiseOr", [hash(length_of(x, 1), 2), one], ["n"]);
+  const product = mul(row, reshape(odd, [1, -1], [1, x.dim(1)]));
+  const threshold = cast(int(Math.round((p - 0.5) * 2 ** 32)), "int32");
+  const kept = cast(greater(product, threshold), "float32");
+  return mul(x, mul(kept, graph.constant("float32", [1 / (1 - p)], [])));
 }
 
 /** The length of `axis` as an int64 vector of one element. */

@@ -1,5 +1,5 @@
 /**
- * From a checkpoint to `onnx/model{,_quantized,_q4}.onnx` with its weights beside it, in the layout of Transformers.js.
+ * From a checkpoint to `onnx/model{,_quantized,_q4,_bnb4}.onnx` with its weights beside it, in the layout of Transformers.js.
  *
  * Tensors stream through in pieces of at most PIECE elements, so that memory does not depend on the model's size. The graph
  * file is written last, and without it nothing loads.
@@ -12,18 +12,28 @@ import { BimedixError } from "../errors.js";
 import { file_error, read_json, write_atomically } from "../files.js";
 import { type Checkpoint, expected_tensors } from "./checkpoint.js";
 import { exported_graph } from "./graphs.js";
+import { ABSMAX_BLOCK, NF4_BLOCK } from "./nf4.js";
 import { type Piece, PieceWorker, type Storage } from "./pieces.js";
 import { block_size_for } from "./quantize.js";
 import type { TensorInfo } from "./safetensors.js";
-import { codes_name, type StoredTensor, scales_name } from "./weights.js";
+import { codes_name, double_names, nf4_name, type StoredTensor, scales_name } from "./weights.js";
 
-export const dtypes = ["fp32", "q8", "q4"] as const;
+/** What a model runs in. `bnb4` is NF4, QLoRA's format of a base that is trained on. */
+export const dtypes = ["fp32", "q8", "q4", "bnb4"] as const;
 export type Dtype = (typeof dtypes)[number];
+/** And with the magnitudes of NF4's blocks quantised again. */
+export type StoredDtype = Dtype | "bnb4_double";
 
-const suffixes: Record<Dtype, string> = { fp32: "", q8: "_quantized", q4: "_q4" };
+const suffixes: Record<StoredDtype, string> = {
+  fp32: "",
+  q8: "_quantized",
+  q4: "_q4",
+  bnb4: "_bnb4",
+  bnb4_double: "_bnb4_double",
+};
 
 /** The graph file of a dtype, in the names of Transformers.js; its weights are in the same name with `_data`. */
-export const model_file = (dtype: Dtype) => `model${suffixes[dtype]}.onnx`;
+export const model_file = (dtype: StoredDtype) => `model${suffixes[dtype]}.onnx`;
 
 /** @throws BimedixError bad_option */
 export function parse_dtype(dtype: string): Dtype {
@@ -37,7 +47,7 @@ export function parse_dtype(dtype: string): Dtype {
 }
 
 export interface ConvertOptions {
-  dtype: Dtype;
+  dtype: StoredDtype;
   /** Where `onnx/` goes; default: the checkpoint's own directory. */
   output?: string;
   on_progress?: (progress: { done: number; total: number }) => void;
@@ -106,8 +116,13 @@ function stopped(): BimedixError {
 }
 
 /** Norms and the router stay float32; a table of embeddings takes 8 bits, as its rows are looked up and not summed. */
-function storage({ name, shape }: TensorInfo, dtype: Dtype): Storage {
+function storage({ name, shape }: TensorInfo, dtype: StoredDtype): Storage {
   if (dtype === "fp32" || shape.length === 1 || name.endsWith("block_sparse_moe.gate.weight")) return "float32";
+  if (dtype === "bnb4" || dtype === "bnb4_double") {
+    // As QLoRA does: the tables of the vocabulary stay as they are.
+    if (!name.includes(".layers.") || shape[1]! % NF4_BLOCK !== 0) return "float32";
+    return dtype === "bnb4" ? "nf4" : "nf4_double";
+  }
   const block_size = block_size_for(shape[1]!);
   if (block_size === null) return "float32";
   return { bits: dtype === "q8" || name === "model.embed_tokens.weight" ? 8 : 4, block_size };
@@ -116,7 +131,7 @@ function storage({ name, shape }: TensorInfo, dtype: Dtype): Storage {
 /** Where every tensor will lie in the file of weights, and the pieces of work that put it there. */
 function plan(
   { config, tensors }: Checkpoint,
-  dtype: Dtype,
+  dtype: StoredDtype,
   file: string,
   location: string,
 ): { stored: Map<string, StoredTensor>; pieces: Piece[] } {
@@ -137,6 +152,8 @@ function plan(
       const { shape } = tensors.get(name)!;
       if (kind === "float32") return { values_at: place(name, "float32", shape), value_bytes: 4 };
       const [rows, columns] = shape as [number, number];
+      if (typeof kind === "string")
+        return { values_at: place(nf4_name(name), "uint8", [rows, columns / 2]), value_bytes: 1 / 2 };
       const { bits, block_size } = kind;
       const dims = [rows, columns / block_size, (block_size * bits) / 8];
       return { values_at: place(codes_name(name, bits), "uint8", dims), value_bytes: bits / 8 };
@@ -146,8 +163,20 @@ function plan(
       const kind = kinds[i]!;
       const { values_at, value_bytes } = places[i]!;
       const count = elements(tensor);
-      const scale_bytes = kind === "float32" ? 0 : 4 / kind.block_size;
-      const scales_at = kind === "float32" ? 0 : place(scales_name(name), "float32", [count / kind.block_size]);
+      if (kind === "nf4_double") {
+        const groups = Math.ceil(count / NF4_BLOCK / ABSMAX_BLOCK);
+        const names = double_names(name);
+        const double_at = {
+          codes: place(names.codes, "uint8", [groups, ABSMAX_BLOCK]),
+          scales: place(names.scales, "float32", [groups]),
+          offset: place(names.offset, "float32", [1]),
+        };
+        // The offset is the mean over the whole tensor, which is therefore one piece.
+        pieces.push({ tensor, first: 0, count, storage: kind, file, values_at, scales_at: 0, double_at });
+        continue;
+      }
+      const block_size = kind === "float32" ? null : kind === "nf4" ? NF4_BLOCK : kind.block_size;
+      const scales_at = block_size === null ? 0 : place(scales_name(name), "float32", [count / block_size]);
       for (let first = 0; first < count; first += PIECE) {
         pieces.push({
           tensor,
@@ -156,7 +185,7 @@ function plan(
           storage: kind,
           file,
           values_at: values_at + first * value_bytes,
-          scales_at: scales_at + first * scale_bytes,
+          scales_at: scales_at + (block_size === null ? 0 : (first / block_size) * 4),
         });
       }
     }

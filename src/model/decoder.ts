@@ -18,8 +18,6 @@ import type { ModelConfig } from "./config.js";
 export interface DecoderWeights {
   /** `[size]`, float32. */
   vector(name: string): Value;
-  /** `[rows, columns]`, float32, never quantised: the router. */
-  matrix(name: string): Value;
   /** `x [tokens, columns]` times the transpose of `name [rows, columns]`. */
   linear(name: string, x: Value): Value;
   /** `linear` for several tensors of one `x`. */
@@ -59,70 +57,119 @@ export interface DecoderOutputs {
 }
 
 export function decoder(config: ModelConfig, weights: DecoderWeights, inputs: DecoderInputs): DecoderOutputs {
-  const { num_hidden_layers, num_local_experts, rms_norm_eps } = config;
-  const { input_ids, position_ids, logits_rows, past } = inputs;
-  const rope = rotary_tables(config, position_ids);
-  const mask = attention_mask(config, inputs);
+  const { num_hidden_layers, rms_norm_eps } = config;
+  const { input_ids, position_ids, attention_bias, logits_rows, past, cache } = inputs;
+  const context = { ...layer_context(config, position_ids, attention_bias, past[0]!.key), cache };
   const present: DecoderOutputs["present"] = [];
   const router_logits: Value[] = [];
 
   let hidden = weights.embedding("model.embed_tokens.weight", input_ids);
   let normed = op.rms_norm(hidden, weights.vector("model.layers.0.input_layernorm.weight"), rms_norm_eps);
   for (let layer = 0; layer < num_hidden_layers; layer++) {
-    const name = `model.layers.${layer}`;
     const last = layer + 1 === num_hidden_layers;
-    const attended = attention(config, weights, `${name}.self_attn`, normed, rope, mask, past[layer]!, inputs.cache);
-    present.push({ key: attended.key, value: attended.value });
-    // Once the last keys and values exist, only the rows whose logits are wanted need to go on.
-    if (last) [hidden, attended.output] = [op.gather(hidden, logits_rows), op.gather(attended.output, logits_rows)];
-    const ffn_norm = weights.vector(`${name}.post_attention_layernorm.weight`);
-    [normed, hidden] = op.skip_rms_norm(hidden, attended.output, ffn_norm, rms_norm_eps);
-    let output: Value;
-    if (num_local_experts > 0) {
-      const mixed = sparse_moe(config, weights, `${name}.block_sparse_moe`, normed);
-      router_logits.push(mixed.router_logits);
-      output = mixed.output;
-    } else {
-      output = mlp(weights, `${name}.mlp`, ["gate_proj", "up_proj", "down_proj"], normed);
-    }
+    const result = decoder_layer(config, weights, `model.layers.${layer}`, hidden, normed, {
+      ...context,
+      past: past[layer]!,
+      // Once the last keys and values exist, only the rows whose logits are wanted need to go on.
+      rows: last ? logits_rows : null,
+    });
+    present.push({ key: result.key, value: result.value });
+    if (result.router_logits) router_logits.push(result.router_logits);
     const next_norm = weights.vector(last ? "model.norm.weight" : `model.layers.${layer + 1}.input_layernorm.weight`);
-    [normed, hidden] = op.skip_rms_norm(hidden, output, next_norm, rms_norm_eps);
+    [normed, hidden] = op.skip_rms_norm(result.hidden, result.output, next_norm, rms_norm_eps);
   }
-  const head = config.tie_word_embeddings ? "model.embed_tokens.weight" : "lm_head.weight";
-  return { logits: weights.linear(head, normed), present, router_logits };
+  return { logits: output_layer(config, weights, normed), present, router_logits };
+}
+
+/** From the normalised last hidden states to the vocabulary. */
+export function output_layer(config: ModelConfig, weights: DecoderWeights, normed: Value): Value {
+  return weights.linear(config.tie_word_embeddings ? "model.embed_tokens.weight" : "lm_head.weight", normed);
+}
+
+/** What a layer needs besides its input. */
+export interface LayerContext {
+  rope: ReturnType<typeof rotary_tables>;
+  mask: Mask;
+  /** Rotated keys and values of cached tokens; null where there is no cache, as in training. */
+  past?: { key: Value; value: Value } | null;
+  cache?: CacheType | undefined;
+  /** int64: the tokens that go on after attention; null for all. */
+  rows?: Value | null;
+}
+
+/**
+ * One layer, from its input and that input's norm to two values whose sum is its output: the caller joins that sum with the
+ * norm behind it.
+ */
+export function decoder_layer(
+  config: ModelConfig,
+  weights: DecoderWeights,
+  name: string,
+  input: Value,
+  input_normed: Value,
+  context: LayerContext,
+): { hidden: Value; output: Value; key: Value; value: Value; router_logits?: Value } {
+  const attended = attention(config, weights, `${name}.self_attn`, input_normed, context);
+  const pick = (x: Value) => (context.rows ? op.gather(x, context.rows) : x);
+  const ffn_norm = weights.vector(`${name}.post_attention_layernorm.weight`);
+  const [normed, hidden] = op.skip_rms_norm(pick(input), pick(attended.output), ffn_norm, config.rms_norm_eps);
+  const kept = { hidden, key: attended.key, value: attended.value };
+  if (config.num_local_experts === 0)
+    return { ...kept, output: mlp(weights, `${name}.mlp`, ["gate_proj", "up_proj", "down_proj"], normed) };
+  return { ...kept, ...sparse_moe(config, weights, `${name}.block_sparse_moe`, normed) };
 }
 
 interface Mask {
-  /** float32 `[tokens, visible]` */
+  /** float32 `[tokens, visible]`, or for a batch `[batch, 1, 1, tokens, visible]` */
   bias: Value;
+  batch: number;
   /** int64 `[2]`: how many cached and how many new tokens there are. */
-  sizes: Value;
-  /** The shapes `[kv_heads, group, tokens, visible]` and `[kv_heads, group * tokens, visible]`. */
+  sizes: Value | null;
+  /** The shapes `[batch, kv_heads, group, tokens, visible]` and `[batch * kv_heads, group * tokens, visible]`. */
   by_head: Value;
   by_row: Value;
 }
 
-function attention_mask(config: ModelConfig, { input_ids, attention_bias, past }: DecoderInputs): Mask {
-  const int = (value: number) => input_ids.graph.constant("int64", [value]);
+/**
+ * What is the same in every layer: the angles of the tokens' positions, and who sees whom.
+ *
+ * @param position_ids int64 `[batch * tokens]`
+ * @param attention_bias as `Mask.bias`; a batch is one of equally long sequences
+ * @param past the cached keys of a layer, or null
+ */
+export function layer_context(
+  config: ModelConfig,
+  position_ids: Value,
+  attention_bias: Value,
+  past: Value | null,
+): Pick<LayerContext, "rope" | "mask"> {
+  const int = (value: number) => position_ids.graph.constant("int64", [value]);
   const { num_key_value_heads: kv_heads, num_attention_heads: heads } = config;
-  const tokens = op.length_of(input_ids, 0);
-  const visible = op.length_of(attention_bias, 1);
-  return {
+  const batch = attention_bias.dims.length === 5 ? (attention_bias.dim(0) as number) : 1;
+  const tokens = op.length_of(attention_bias, attention_bias.dims.length - 2);
+  const visible = op.length_of(attention_bias, attention_bias.dims.length - 1);
+  const mask = {
     bias: attention_bias,
-    sizes: op.concat([op.length_of(past[0]!.key, 1), tokens], 0, 2),
-    by_head: op.concat([int(kv_heads), int(heads / kv_heads), tokens, visible], 0, 4),
-    by_row: op.concat([int(kv_heads), int(-1), visible], 0, 3),
+    batch,
+    sizes: past && op.concat([op.length_of(past, 1), tokens], 0, 2),
+    by_head: op.concat([int(batch), int(kv_heads), int(heads / kv_heads), tokens, visible], 0, 5),
+    by_row: op.concat([int(batch * kv_heads), int(-1), visible], 0, 3),
   };
+  return { rope: rotary_tables(config, position_ids, batch), mask };
 }
 
 /** The angles of the new tokens only: there is no table as long as the context. */
-function rotary_tables(config: ModelConfig, position_ids: Value): { positions: Value; cos: Value; sin: Value } {
+function rotary_tables(
+  config: ModelConfig,
+  position_ids: Value,
+  batch: number,
+): { positions: Value; cos: Value; sin: Value } {
   const graph = position_ids.graph;
   const inv_freq = inverse_frequencies(config);
   const position = op.reshape(op.cast(position_ids, "float32"), [-1, 1], ["tokens", 1]);
   const angles = op.mul(position, graph.constant("float32", inv_freq, [1, inv_freq.length]));
   const row = op.range(op.length_of(position_ids, 0), "tokens");
-  return { positions: op.reshape(row, [1, -1], [1, "tokens"]), cos: op.cos(angles), sin: op.sin(angles) };
+  return { positions: op.reshape(row, [batch, -1], [batch, "tokens"]), cos: op.cos(angles), sin: op.sin(angles) };
 }
 
 /**
@@ -147,49 +194,64 @@ function attention(
   weights: DecoderWeights,
   name: string,
   x: Value,
-  rope: ReturnType<typeof rotary_tables>,
-  mask: Mask,
-  past: { key: Value; value: Value },
-  cache: CacheType = "float32",
+  { rope, mask, past = null, cache = "float32" }: LayerContext,
 ): { output: Value; key: Value; value: Value } {
+  const { batch } = mask;
   const group = heads / kv_heads;
-  // [tokens, heads * head_dim] -> [1, heads, tokens, head_dim], rotated
-  const rotate = (value: Value, num_heads: number) => {
-    const apart = op.reshape(value, [1, -1, num_heads, head_dim], [1, "tokens", num_heads, head_dim]);
-    return op.rotary(op.transpose(apart, [0, 2, 1, 3]), rope.positions, rope.cos, rope.sin);
+  // [batch * tokens, heads * head_dim] -> [batch, heads, tokens, head_dim]
+  const apart = (value: Value, num_heads: number) => {
+    const by_token = op.reshape(value, [batch, -1, num_heads, head_dim], [batch, "tokens", num_heads, head_dim]);
+    return op.transpose(by_token, [0, 2, 1, 3]);
   };
+  const rotate = (value: Value) => op.rotary(value, rope.positions, rope.cos, rope.sin);
+  const joined = (value: Value, rows: string) =>
+    op.reshape(value, [batch * kv_heads, -1, head_dim], [batch * kv_heads, rows, head_dim]);
   const [q, k, v] = weights.linears([`${name}.q_proj.weight`, `${name}.k_proj.weight`, `${name}.v_proj.weight`], x);
-  // The heads of a group share their keys, so they are rows of one product: [kv_heads, group * tokens, head_dim]
-  const query = op.reshape(rotate(q!, heads), [kv_heads, -1, head_dim], [kv_heads, "group * tokens", head_dim]);
-  const new_key = op.reshape(rotate(k!, kv_heads), [kv_heads, -1, head_dim], [kv_heads, "tokens", head_dim]);
-  const by_token = op.reshape(v!, [-1, kv_heads, head_dim], ["tokens", kv_heads, head_dim]);
-  const new_value = op.transpose(by_token, [1, 0, 2]);
-  const kept = { key: op.cast(new_key, cache), value: op.cast(new_value, cache) };
+  // The heads of a group share their keys, so they are rows of one product: [batch * kv_heads, group * tokens, head_dim]
+  const query = joined(rotate(apart(q!, heads)), "group * tokens");
+  const kept = {
+    key: op.cast(joined(rotate(apart(k!, kv_heads)), "tokens"), cache),
+    value: op.cast(joined(apart(v!, kv_heads), "tokens"), cache),
+  };
   const [key, value] = [op.cast(kept.key, "float32"), op.cast(kept.value, "float32")];
-
   const scale = { transpose_b: true, alpha: head_dim ** -0.5 };
-  const scores = op.concat([op.matmul(query, past.key, scale), op.matmul(query, key, scale)], -1, "visible");
-  const by_head = op.reshape(scores, mask.by_head, [kv_heads, group, "tokens", "visible"]);
+  const own = op.matmul(query, key, scale);
+  const visible = mask.bias.dim(-1);
+  const scores = past ? op.concat([op.matmul(query, past.key, scale), own], -1, visible) : own;
+  const by_head = op.reshape(scores, mask.by_head, [batch, kv_heads, group, "tokens", visible]);
   const weight = op.softmax(op.add(by_head, mask.bias));
-  const by_row = op.reshape(weight, mask.by_row, [kv_heads, "group * tokens", "visible"]);
-  const [to_past, to_new] = op.split(by_row, -1, mask.sizes, ["cached", "tokens"]);
-  const mixed = op.add(op.matmul(to_past!, past.value), op.matmul(to_new!, value));
-
-  const heads_apart = op.reshape(mixed, [heads, -1, head_dim], [heads, "tokens", head_dim]);
-  const joined = op.reshape(op.transpose(heads_apart, [1, 0, 2]), [-1, heads * head_dim], ["tokens", heads * head_dim]);
-  return { output: weights.linear(`${name}.o_proj.weight`, joined), ...kept };
+  const by_row = op.reshape(weight, mask.by_row, [batch * kv_heads, "group * tokens", visible]);
+  let mixed: Value;
+  if (past) {
+    const [to_past, to_new] = op.split(by_row, -1, mask.sizes!, ["cached", "tokens"]);
+    mixed = op.add(op.matmul(to_past!, past.value), op.matmul(to_new!, value));
+  } else mixed = op.matmul(by_row, value);
+  const heads_apart = op.reshape(mixed, [batch, heads, -1, head_dim], [batch, heads, "tokens", head_dim]);
+  const by_token = op.transpose(heads_apart, [0, 2, 1, 3]);
+  const output = op.reshape(by_token, [-1, heads * head_dim], [x.dim(0), heads * head_dim]);
+  return { output: weights.linear(`${name}.o_proj.weight`, output), ...kept };
 }
 
-/** `w2(silu(w1 x) * w3 x)`, under the names that the checkpoint gives to w1, w3 and w2. */
-function mlp(weights: DecoderWeights, name: string, [w1, w3, w2]: [string, string, string], x: Value): Value {
+/** `w2(share * silu(w1 x) * w3 x)`, under the names that the checkpoint gives to w1, w3 and w2. */
+function mlp(
+  weights: DecoderWeights,
+  name: string,
+  [w1, w3, w2]: [string, string, string],
+  x: Value,
+  share: Value | null = null,
+): Value {
   const [gate, up] = weights.linears([`${name}.${w1}.weight`, `${name}.${w3}.weight`], x);
-  return weights.linear(`${name}.${w2}.weight`, op.mul(op.silu(gate!), up!));
+  const activated = op.mul(op.silu(gate!), up!);
+  return weights.linear(`${name}.${w2}.weight`, share ? op.mul(activated, share) : activated);
 }
 
 /**
  * The router sends each token to its `num_experts_per_tok` likeliest experts; their outputs are mixed by the
  * probabilities, renormalised over the chosen: the same as a softmax over the logits of the chosen. Rows are sorted by
  * expert, so that each expert multiplies one contiguous block and experts without tokens multiply nothing.
+ *
+ * A row is weighted before its last product, which is the same as after it: so the derivative of the weight needs no
+ * expert's output, and a backward pass need not compute it again.
  */
 function sparse_moe(
   { num_local_experts: experts, num_experts_per_tok: top_k, hidden_size }: ModelConfig,
@@ -199,9 +261,8 @@ function sparse_moe(
 ): { output: Value; router_logits: Value } {
   const { graph } = x;
   const int = (...values: number[]) => graph.constant("int64", values);
-  const router_logits = op.linear(x, weights.matrix(`${name}.gate.weight`));
+  const router_logits = weights.linear(`${name}.gate.weight`, x);
   const [chosen_logits, chosen] = op.top_k(router_logits, int(top_k), top_k);
-  const share = op.softmax(chosen_logits);
 
   const tokens = x.dim(0);
   const slots = `${tokens} * top_k`;
@@ -210,17 +271,12 @@ function sparse_moe(
   const [, slot_order] = op.top_k(expert_of_slot, slot_count, slots, { largest: false });
   const [, order_of_slot] = op.top_k(slot_order, slot_count, slots, { largest: false });
   const load = op.reduce_sum(op.one_hot(expert_of_slot, experts), 0, false);
-
-  const rows = op.gather(x, op.div(slot_order, int(top_k)));
-  const parts = op.split(
-    rows,
-    0,
-    load,
-    Array.from({ length: experts }, (_, e) => `load ${e}`),
-  );
-  const outputs = parts.map((part, e) => mlp(weights, `${name}.experts.${e}`, ["w1", "w3", "w2"], part));
+  const loads = Array.from({ length: experts }, (_, e) => `load ${e}`);
+  const share_of_slot = op.reshape(op.softmax(chosen_logits), [-1, 1], [slots, 1]);
+  const shares = op.split(op.gather(share_of_slot, slot_order), 0, load, loads);
+  const rows = op.split(op.gather(x, op.div(slot_order, int(top_k))), 0, load, loads);
+  const outputs = rows.map((part, e) => mlp(weights, `${name}.experts.${e}`, ["w1", "w3", "w2"], part, shares[e]!));
   const by_slot = op.gather(op.concat(outputs, 0, slots), order_of_slot);
   const by_token = op.reshape(by_slot, [-1, top_k, hidden_size], [tokens, top_k, hidden_size]);
-  const weighted = op.mul(by_token, op.reshape(share, [-1, top_k, 1], [tokens, top_k, 1]));
-  return { output: op.reduce_sum(weighted, 1, false), router_logits };
+  return { output: op.reduce_sum(by_token, 1, false), router_logits };
 }

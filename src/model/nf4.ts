@@ -57,7 +57,7 @@ function code_of(value: number): number {
   // As in float32, in which the borders were drawn.
   const x = Math.fround(value);
   let code = 0;
-  for (let half = 8; half > 0; half /= 2) if (x > BORDERS[code + half - 1]!) code += half;
+  for (let half = 8; half >= 1; half /= 2) if (x > BORDERS[code + half - 1]!) code += half;
   return code;
 }
 
@@ -67,4 +67,69 @@ export function dequantize_nf4({ codes, absmax }: Nf4): Float32Array {
     const code = i % 2 === 0 ? codes[i / 2]! >> 4 : codes[(i - 1) / 2]! & 15;
     return Math.fround(NF4_LEVELS[code]!) * absmax[Math.floor(i / NF4_BLOCK)]!;
   });
+}
+
+/** How many magnitudes share a scale when they are quantised again. */
+export const ABSMAX_BLOCK = 256;
+
+/**
+ * The 256 levels of double quantisation, ascending: in each decade from 1e-6 to 1 the middles of 1, 2, 4 ... 64 equal parts,
+ * of both signs, with 0 and 1. Source: create_dynamic_map in bitsandbytes/functional.py, which computes in float32.
+ */
+export const ABSMAX_CODE: readonly number[] = (() => {
+  const levels = [0, 1];
+  for (let decade = 0; decade < 7; decade++) {
+    const parts = 2 ** decade;
+    for (let i = 0; i < parts; i++) {
+      const border = (j: number) => Math.fround(0.1 + (0.9 * j) / parts);
+      const middle = Math.fround(Math.fround(border(i) + border(i + 1)) / 2);
+      const level = Math.fround(10 ** (decade - 6) * middle);
+      levels.push(level, -level);
+    }
+  }
+  return levels.sort((a, b) => a - b);
+})();
+
+/** Magnitudes in 8 bits: `level[code] * scale + offset`. Codes are padded to whole blocks. */
+export interface DoubleQuantized {
+  codes: Uint8Array;
+  /** One a block of 256. */
+  scales: Float32Array;
+  /** The mean, which was taken off first. */
+  offset: number;
+}
+
+/** Quantises the magnitudes of one matrix, as bitsandbytes does with `compress_statistics`. */
+export function quantize_absmax(absmax: Float32Array): DoubleQuantized {
+  const offset = Math.fround(absmax.reduce((sum, value) => sum + value, 0) / absmax.length);
+  const blocks = Math.ceil(absmax.length / ABSMAX_BLOCK);
+  const codes = new Uint8Array(blocks * ABSMAX_BLOCK);
+  const scales = new Float32Array(blocks);
+  for (let block = 0; block < blocks; block++) {
+    const values = absmax.subarray(block * ABSMAX_BLOCK, (block + 1) * ABSMAX_BLOCK).map((value) => value - offset);
+    scales[block] = values.reduce((largest, value) => Math.max(largest, Math.abs(value)), 0);
+    const inverse = scales[block]! > 0 ? 1 / scales[block]! : 0;
+    for (const [i, value] of values.entries()) codes[block * ABSMAX_BLOCK + i] = nearest(value * inverse);
+  }
+  return { codes, scales, offset };
+}
+
+/** The index of the nearest level. */
+function nearest(value: number): number {
+  let low = 0;
+  let high = ABSMAX_CODE.length - 1;
+  while (high - low > 1) {
+    const middle = (low + high) >> 1;
+    if (ABSMAX_CODE[middle]! <= value) low = middle;
+    else high = middle;
+  }
+  return value - ABSMAX_CODE[low]! <= ABSMAX_CODE[high]! - value ? low : high;
+}
+
+/** The magnitudes that the codes stand for, padding included. */
+export function dequantize_absmax({ codes, scales, offset }: DoubleQuantized): Float32Array {
+  return Float32Array.from(
+    codes,
+    (code, i) => Math.fround(ABSMAX_CODE[code]! * scales[Math.floor(i / ABSMAX_BLOCK)]!) + offset,
+  );
 }

@@ -6,11 +6,12 @@ import { type FileHandle, open } from "node:fs/promises";
 import { isMainThread, parentPort, Worker, workerData } from "node:worker_threads";
 import { type ErrorMessage, error_from_message, error_message } from "../errors.js";
 import { file_error } from "../files.js";
+import { quantize_absmax, quantize_nf4 } from "./nf4.js";
 import { quantize } from "./quantize.js";
 import { read_floats, type TensorInfo } from "./safetensors.js";
 
-/** How a tensor is written: as codes and scales, or as it is. */
-export type Storage = { bits: 4 | 8; block_size: number } | "float32";
+/** How a tensor is written: as codes and scales, in NF4, in NF4 with its magnitudes quantised again, or as it is. */
+export type Storage = { bits: 4 | 8; block_size: number } | "nf4" | "nf4_double" | "float32";
 
 export interface Piece {
   tensor: TensorInfo;
@@ -22,6 +23,8 @@ export interface Piece {
   file: string;
   values_at: number;
   scales_at: number;
+  /** Where the codes, scales and offset of double quantisation go. */
+  double_at?: { codes: number; scales: number; offset: number };
 }
 
 interface Job {
@@ -67,6 +70,19 @@ if (!isMainThread && workerData === WORKER) {
     }
     return handle;
   };
+  const write_nf4 = async (
+    target: FileHandle,
+    values: Float32Array,
+    at: Pick<Piece, "values_at" | "scales_at" | "double_at">,
+  ) => {
+    const { codes, absmax } = quantize_nf4(values);
+    await write_at(target, codes, at.values_at);
+    if (!at.double_at) return write_at(target, absmax, at.scales_at);
+    const double = quantize_absmax(absmax);
+    await write_at(target, double.codes, at.double_at.codes);
+    await write_at(target, double.scales, at.double_at.scales);
+    await write_at(target, Float32Array.of(double.offset), at.double_at.offset);
+  };
   const convert_piece = async ({ tensor, first, count, storage, file, ...at }: Piece): Promise<void> => {
     const source = await opened(tensor.file, "r").catch((error) => {
       throw file_error(error, tensor.file, "a shard of the checkpoint");
@@ -75,6 +91,7 @@ if (!isMainThread && workerData === WORKER) {
     try {
       const target = await opened(file, "r+");
       if (storage === "float32") return await write_at(target, values, at.values_at);
+      if (storage === "nf4" || storage === "nf4_double") return await write_nf4(target, values, at);
       const { codes, scales } = quantize(values, storage.bits, storage.block_size);
       await write_at(target, codes, at.values_at);
       await write_at(target, scales, at.scales_at);

@@ -12,7 +12,7 @@ import { file_error } from "../files.js";
 import { as_text, fields } from "../protobuf.js";
 import { open_checkpoint } from "./checkpoint.js";
 import { type ModelConfig, read_config } from "./config.js";
-import { convert, type Dtype, model_file } from "./convert.js";
+import { convert, model_file, type StoredDtype } from "./convert.js";
 import { parse_tensor_table, type StoredTensor, TENSOR_TABLE } from "./weights.js";
 
 export interface Store {
@@ -23,7 +23,7 @@ export interface Store {
 }
 
 export interface StoreOptions {
-  dtype: Dtype;
+  dtype: StoredDtype;
   on_progress?: (progress: { done: number; total: number }) => void;
   signal?: AbortSignal;
 }
@@ -66,7 +66,7 @@ async function fingerprint(dir: string, files: Set<string>): Promise<string> {
 }
 
 /** Changes when the converter writes something else, so that an older cache is not read. */
-const CONVERTER = "3";
+const CONVERTER = "4";
 
 /** The tensors of a model that was converted here, or null when there is none. @throws BimedixError bad_checkpoint when it is damaged */
 export async function read_converted(graph_file: string): Promise<Pick<Store, "tensors" | "folder"> | null> {

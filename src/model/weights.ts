@@ -1,14 +1,22 @@
 /**
  * The weights of a model as the decoder asks for them: by the checkpoint's names, whatever they are stored as.
- * A matrix is float32 (one tensor under its own name) or blockwise quantised (`NAME.q4` or `NAME.q8`, and `NAME.scales`).
+ * A matrix is float32 (one tensor under its own name), blockwise quantised (`NAME.q4` or `NAME.q8`, and `NAME.scales`), or in NF4.
  */
 import { BimedixError } from "../errors.js";
 import type { DataType, Graph, TensorBytes, Value } from "../graph/graph.js";
 import * as op from "../graph/ops.js";
 import type { DecoderWeights } from "./decoder.js";
+import { ABSMAX_CODE, NF4_BLOCK } from "./nf4.js";
 
 export const codes_name = (name: string, bits: 4 | 8) => `${name}.q${bits}`;
 export const scales_name = (name: string) => `${name}.scales`;
+/** uint8 `[rows, columns / 2]` of a matrix in NF4; its largest magnitudes are the scales, or, quantised again, the three parts below. */
+export const nf4_name = (name: string) => `${name}.nf4`;
+export const double_names = (name: string) => ({
+  codes: `${name}.scales.codes`,
+  scales: `${name}.scales.scales`,
+  offset: `${name}.scales.offset`,
+});
 
 export interface StoredTensor {
   dtype: DataType;
@@ -50,26 +58,25 @@ export class Weights implements DecoderWeights {
   /**
    * @param accuracy_level of quantised products: 0 computes in float32; 4 rounds activations to int8 by blocks first,
    * which is what makes prefill fast, and may flip near-ties.
+   * @param kind whether tensors are part of the graph, or inputs of it under their names, as in training
    */
   constructor(
     readonly graph: Graph,
     private readonly stored: ReadonlyMap<string, StoredTensor>,
     private readonly accuracy_level: 0 | 4,
+    private readonly kind: "part" | "input" = "part",
   ) {}
 
   vector(name: string): Value {
     return this.value(name);
   }
 
-  /** A float32 matrix `[rows, columns]` that is never quantised (the router). */
-  matrix(name: string): Value {
-    return this.value(name);
-  }
-
   /** `x [tokens, columns]` times the transpose of `name [rows, columns]`. */
   linear(name: string, x: Value): Value {
     const weight = this.quantized(name);
-    return weight ? op.linear_quantized(x, weight, this.accuracy_level) : op.linear(x, this.value(name));
+    if (weight) return op.linear_quantized(x, weight, this.accuracy_level);
+    const nf4 = this.nf4(name);
+    return nf4 ? op.linear_nf4(x, nf4) : op.linear(x, this.value(name));
   }
 
   /**
@@ -96,6 +103,27 @@ export class Weights implements DecoderWeights {
     };
     const codes = table(codes_name(name, bits), (columns * bits) / 8);
     return op.gather_quantized(codes, table(scales_name(name), columns / block_size), ids, columns, bits, block_size);
+  }
+
+  private nf4(name: string): op.Nf4Matrix | null {
+    const stored = this.stored.get(nf4_name(name));
+    if (!stored) return null;
+    const [rows, half] = stored.dims as [number, number];
+    const shape = { rows, columns: half * 2, block_size: NF4_BLOCK };
+    return { ...shape, codes: this.value(nf4_name(name), [rows * half]), absmax: this.absmax(name) };
+  }
+
+  /** The largest magnitudes of a matrix in NF4: as stored, or dequantised. */
+  private absmax(name: string): Value {
+    const parts = double_names(name);
+    const stored = this.stored.get(parts.codes);
+    if (!stored) return this.value(scales_name(name));
+    const { graph } = this;
+    const [groups, size] = stored.dims as [number, number];
+    const table = graph.constant("float32", ABSMAX_CODE);
+    const level = op.gather(table, op.cast(this.value(parts.codes), "int32"));
+    const scaled = op.mul(level, this.value(parts.scales, [groups, 1]));
+    return op.reshape(op.add(scaled, this.value(parts.offset)), [-1], [groups * size]);
   }
 
   private quantized(name: string): op.Quantized | null {
@@ -138,7 +166,7 @@ export class Weights implements DecoderWeights {
     return this.graph.weight(names.join(" + "), first.dtype, [length, ...first.dims.slice(1)], bytes);
   }
 
-  private value(name: string): Value {
+  protected value(name: string, dims?: readonly number[]): Value {
     let value = this.values.get(name);
     if (!value) {
       const stored = this.stored.get(name);
@@ -149,7 +177,10 @@ export class Weights implements DecoderWeights {
           todo: "download or convert the model again",
         });
       }
-      value = this.graph.weight(name, stored.dtype, stored.dims, stored.bytes);
+      const { dtype, dims: own, bytes } = stored;
+      const shape = dims ?? own;
+      value =
+        this.kind === "input" ? this.graph.input(name, dtype, shape) : this.graph.weight(name, dtype, shape, bytes);
       this.values.set(name, value);
     }
     return value;

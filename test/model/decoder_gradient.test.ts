@@ -24,9 +24,6 @@ class InputWeights implements DecoderWeights {
   vector(name: string): Value {
     return this.inputs.get(name)!;
   }
-  matrix(name: string): Value {
-    return this.inputs.get(name)!;
-  }
   linear(name: string, x: Value): Value {
     return op.linear(x, this.inputs.get(name)!);
   }
