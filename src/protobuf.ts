@@ -1,5 +1,5 @@
 /**
- * The protobuf wire format, as much of it as ONNX and SentencePiece files need: varints, 32-bit floats and
+ * The protobuf wire format, as much of it as ONNX and SentencePiece files need: varints, floats and
  * length-delimited fields. A library would bring a schema compiler for two message families; this is the
  * whole format. https://protobuf.dev/programming-guides/encoding
  */
@@ -23,6 +23,12 @@ export class Message {
     const bytes = new Uint8Array(4);
     new DataView(bytes.buffer).setFloat32(0, value, true);
     return this.add(varint((field << 3) | 5)).add(bytes);
+  }
+
+  double(field: number, value: number): this {
+    const bytes = new Uint8Array(8);
+    new DataView(bytes.buffer).setFloat64(0, value, true);
+    return this.add(varint((field << 3) | 1)).add(bytes);
   }
 
   /** Strings, bytes and nested messages. `value` is kept by reference until `finish`. */

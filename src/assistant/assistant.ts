@@ -11,6 +11,7 @@ import {
 import { BimedixError } from "../errors.js";
 import { type Language, language_of, option_letters } from "../text/arabic.js";
 import type { ChatMessage } from "../text/chat.js";
+import { context_prompt, mcqa_prompt, question_words } from "../text/questions.js";
 import { StopStrings } from "../text/stop.js";
 import { StreamingDecoder, type Tokenizer } from "../text/tokenizer.js";
 
@@ -19,24 +20,6 @@ export const notice: Record<Language, string> = {
   en: "Research demonstration, not medical advice: answers may be wrong. In an emergency call your local emergency number.",
   ar: "عرض بحثي وليس نصيحة طبية: قد تكون الإجابات خاطئة. في حالة الطوارئ اتصل برقم الطوارئ المحلي.",
 };
-
-/** The words around a question, as in the figures of the BiMediX repository. */
-const words = {
-  en: {
-    question: "Question",
-    options: "Options",
-    context: "Context",
-    answer: "The correct answer is",
-    verdicts: ["yes", "no", "maybe"],
-  },
-  ar: {
-    question: "السؤال",
-    options: "الخيارات",
-    context: "السياق",
-    answer: "الجواب الصحيح هو",
-    verdicts: ["نعم", "لا", "ربما"],
-  },
-} as const;
 
 export interface McqaResult {
   language: Language;
@@ -124,10 +107,8 @@ export class Assistant {
         todo: "give every option a text",
       });
     }
-    const { question: asked, options: offered, answer } = words[language];
-    const listed = options.map((option, i) => `${letters[i]}. ${option}`).join("\n");
-    const prompt = `${asked}: ${required(question, "question")}\n${offered}:\n${listed}`;
-    const probabilities = await this.choose(prompt, answer, letters.slice(0, options.length));
+    const prompt = mcqa_prompt(required(question, "question"), options, language);
+    const probabilities = await this.choose(prompt, question_words[language].answer, letters.slice(0, options.length));
     const result = options.map((text, i) => ({ letter: letters[i]!, text, probability: probabilities[i]! }));
     return { language, answer: letters[likeliest(probabilities)]!, options: result };
   }
@@ -142,7 +123,7 @@ export class Assistant {
     question: string;
     language?: Language;
   }): Promise<AskResult> {
-    const { verdicts } = words[language];
+    const { verdicts } = question_words[language];
     const probabilities = await this.choose(closed_prompt(context, question, language), "", verdicts);
     const result = verdicts.map((text, i) => ({ text, probability: probabilities[i]! }));
     return { language, answer: verdicts[likeliest(probabilities)]!, options: result };
@@ -190,10 +171,8 @@ export class Assistant {
   }
 }
 
-function closed_prompt(context: string, question: string, language: Language): string {
-  const { context: given, question: asked } = words[language];
-  return `${given}: ${required(context, "context")}\n${asked}: ${required(question, "question")}`;
-}
+const closed_prompt = (context: string, question: string, language: Language) =>
+  context_prompt(required(context, "context"), required(question, "question"), language);
 
 function required(text: string, what: string): string {
   if (typeof text === "string" && text.trim() !== "") return text;

@@ -98,6 +98,18 @@ program
   .option("--output <dir>", "where onnx/ goes; default: the model's own directory")
   .action(async (model: string, options) => (await import("./convert.js")).convert_model(model, options));
 
+program
+  .command("train [recipe] [overrides...]")
+  .description("train an adapter (QLoRA on attention, experts and router) or a model, as a recipe in YAML says")
+  .option("--resume", "go on from the newest checkpoint in output_dir")
+  .option("--keys", "list what stands in a recipe, with defaults")
+  .addOption(new Option("--engine <engine>", "where it runs").choices(["local", "axolotl"]).default("local"))
+  .option("--dry-run", "with --engine axolotl: write its files and start nothing")
+  .option("--json", "print one JSON object at the end")
+  .action(async (recipe: string | undefined, overrides: string[], options) =>
+    (await import("./train.js")).train(recipe, overrides, options),
+  );
+
 try {
   await program.parseAsync();
 } catch (error) {

@@ -4,6 +4,7 @@
  * a header may lie, so every offset is held against the file's size before a byte of a tensor is read.
  */
 import { type FileHandle, open } from "node:fs/promises";
+import { join } from "node:path";
 import { BimedixError } from "../errors.js";
 import { file_error, write_atomically } from "../files.js";
 
@@ -195,17 +196,26 @@ function all_finite(values: Float32Array): boolean {
   return sum === 0;
 }
 
-/** Writes float32 tensors as a safetensors file, whole or not at all. */
+/** A tensor to be written: its values, or what computes them when their turn comes. */
+export interface TensorSource {
+  name: string;
+  shape: readonly number[];
+  data: Float32Array | (() => Promise<Float32Array>);
+  /** Default F32; BF16 rounds to the nearest, ties to even. */
+  dtype?: "F32" | "BF16" | undefined;
+}
+
+/** Writes float tensors as a safetensors file, whole or not at all; one tensor is in memory at a time. */
 export async function write_safetensors(
   file: string,
-  tensors: Iterable<{ name: string; shape: readonly number[]; data: Float32Array }>,
+  tensors: Iterable<TensorSource>,
   metadata: Record<string, string> = {},
 ): Promise<void> {
   const list = [...tensors];
   let at = 0;
-  const entries = list.map(({ name, shape, data }) => {
-    const data_offsets = [at, (at += data.byteLength)];
-    return [name, { dtype: "F32", shape, data_offsets }];
+  const entries = list.map((tensor) => {
+    const data_offsets = [at, (at += source_bytes(tensor))];
+    return [tensor.name, { dtype: tensor.dtype ?? "F32", shape: tensor.shape, data_offsets }];
   });
   let header = JSON.stringify({ __metadata__: { format: "pt", ...metadata }, ...Object.fromEntries(entries) });
   header += " ".repeat(-Buffer.byteLength(header) & 7);
@@ -213,6 +223,48 @@ export async function write_safetensors(
   length.writeBigUInt64LE(BigInt(Buffer.byteLength(header)));
   await write_atomically(file, async (handle) => {
     await handle.writeFile(Buffer.concat([length, Buffer.from(header)]));
-    for (const { data } of list) await handle.writeFile(new Uint8Array(data.buffer, data.byteOffset, data.byteLength));
+    for (const { data, dtype } of list) {
+      const values = typeof data === "function" ? await data() : data;
+      const { buffer, byteOffset, byteLength } = dtype === "BF16" ? to_bfloat16(values) : values;
+      await handle.writeFile(new Uint8Array(buffer, byteOffset, byteLength));
+    }
   });
+}
+
+const source_bytes = ({ shape, dtype }: TensorSource) =>
+  shape.reduce((product, dim) => product * dim, dtype === "BF16" ? 2 : 4);
+
+function to_bfloat16(values: Float32Array): Uint16Array {
+  const bits = new Uint32Array(values.buffer, values.byteOffset, values.length);
+  return Uint16Array.from(bits, (b) => (b + 0x7fff + ((b >>> 16) & 1)) >>> 16);
+}
+
+/** Bytes of one file of a checkpoint, beyond which it is cut into several with an index. */
+const SHARD = 5e9;
+
+/** Writes a checkpoint's tensors into `dir`: model.safetensors, or shards of about 5 GB and model.safetensors.index.json. */
+export async function write_shards(dir: string, tensors: Iterable<TensorSource>): Promise<void> {
+  const shards: TensorSource[][] = [[]];
+  let size = 0;
+  let total_size = 0;
+  for (const tensor of tensors) {
+    const bytes = source_bytes(tensor);
+    if (size > 0 && size + bytes > SHARD) {
+      shards.push([]);
+      size = 0;
+    }
+    shards.at(-1)!.push(tensor);
+    size += bytes;
+    total_size += bytes;
+  }
+  if (shards.length === 1) return write_safetensors(join(dir, "model.safetensors"), shards[0]!);
+  const weight_map: Record<string, string> = {};
+  const number = (n: number) => String(n).padStart(5, "0");
+  for (const [i, shard] of shards.entries()) {
+    const file = `model-${number(i + 1)}-of-${number(shards.length)}.safetensors`;
+    await write_safetensors(join(dir, file), shard);
+    for (const { name } of shard) weight_map[name] = file;
+  }
+  const index = `${JSON.stringify({ metadata: { total_size }, weight_map }, null, 2)}\n`;
+  await write_atomically(join(dir, "model.safetensors.index.json"), (handle) => handle.writeFile(index));
 }

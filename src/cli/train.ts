@@ -1,0 +1,103 @@
+/** The verb train. */
+import { join } from "node:path";
+import { BimedixError } from "../errors.js";
+import { write_plot } from "../train/plot.js";
+import { read_recipe, recipe_keys } from "../train/recipe.js";
+import { run_training, type TrainEvent } from "../train/train.js";
+import { print_json, progress_bar } from "./common.js";
+
+export interface TrainCommand {
+  resume?: boolean;
+  keys?: boolean;
+  engine: string;
+  dryRun?: boolean;
+  json?: boolean;
+}
+
+export async function train(recipe_file: string | undefined, overrides: string[], options: TrainCommand): Promise<void> {
+  if (options.keys) {
+    process.stdout.write(recipe_keys());
+    return;
+  }
+  if (recipe_file === undefined)
+    throw new BimedixError("bad_option", {
+      given: "no recipe",
+      expected: "bimedix train RECIPE.yaml [key=value ...]",
+      todo: "name a recipe; --keys lists what stands in one",
+    });
+  const recipe = await read_recipe(recipe_file, overrides);
+  const stop = new AbortController();
+  const on_signal = () => {
+    if (stop.signal.aborted) process.exit(130);
+    process.stderr.write("\nStopping after this step, with a checkpoint. Once more stops at once.\n");
+    stop.abort();
+  };
+  process.on("SIGINT", on_signal);
+  process.on("SIGTERM", on_signal);
+  try {
+    const result = await run_training(recipe, {
+      signal: stop.signal,
+      on_event: narrator(),
+      ...(options.resume ? { resume: true } : {}),
+    });
+    const plot = await write_plot(result.output_dir);
+    if (options.json) print_json({ ...result, plot });
+    else process.stdout.write(`${join(result.output_dir)}\n`);
+    process.stderr.write(`curves: ${plot}\n`);
+  } catch (error) {
+    if (error instanceof BimedixError && error.code === "aborted") {
+      process.stderr.write("Stopped. The same command with --resume goes on.\n");
+      await write_plot(recipe.output_dir);
+    }
+    throw error;
+  } finally {
+    process.off("SIGINT", on_signal);
+    process.off("SIGTERM", on_signal);
+  }
+}
+
+/** Tells a run on the terminal: one line that is written over, or where there is no terminal a line a log entry. */
+function narrator(): (event: TrainEvent) => void {
+  const { stderr } = process;
+  const loading = progress_bar("loading");
+  const line = (text: string) => stderr.write(stderr.isTTY ? `\r\x1b[K${text}\n` : `${text}\n`);
+  return (event) => {
+    if (event.kind === "loading") loading(event);
+    else if (event.kind === "data") {
+      const { path, examples, tokens, truncated, dropped, damaged } = event.report;
+      const lost = [
+        truncated > 0 ? `${truncated} cut to a row` : "",
+        dropped > 0 ? `${dropped} without an answer left` : "",
+        damaged.length > 0 ? `${damaged.length} damaged` : "",
+      ].filter(Boolean);
+      line(`${path}: ${count(examples)} examples, ${count(tokens)} tokens${lost.length > 0 ? ` (${lost.join(", ")})` : ""}`);
+      for (const { line: number, reason } of damaged.slice(0, 10)) line(`  line ${number} skipped: ${reason}`);
+      if (damaged.length > 10) line(`  and ${damaged.length - 10} more`);
+    } else if (event.kind === "begin") {
+      const share = ((100 * event.trained) / event.parameters).toFixed(2);
+      const where = event.resumed ? `, from step ${event.first} (${event.resumed})` : "";
+      line(`${count(event.trained)} trained of ${count(event.parameters)} parameters (${share} %), ${event.steps} steps${where}`);
+    } else if (event.kind === "step") {
+      if (!stderr.isTTY) return;
+      const { entry, step, steps, seconds_left } = event;
+      const part = "█".repeat(Math.round((step / steps) * 16)).padEnd(16, "░");
+      const numbers = `loss ${figure(entry.loss)} aux ${figure(entry.aux_loss)} lr ${entry.learning_rate?.toExponential(1)} norm ${figure(entry.grad_norm)}`;
+      const memory = `${(process.memoryUsage.rss() / 1e6).toFixed(0)} MB`;
+      stderr.write(`\r\x1b[K${part} ${step}/${steps} ${numbers} ${entry.tokens_per_second?.toFixed(0)} tok/s ${duration(seconds_left)} left ${memory}`);
+    } else if (event.kind === "log") {
+      const { entry } = event;
+      if (entry.eval_loss !== undefined) line(`step ${entry.step} held-out loss ${figure(entry.eval_loss)} in ${entry.eval_runtime?.toFixed(1)} s`);
+      else if (!stderr.isTTY)
+        line(`step ${entry.step} loss ${figure(entry.loss)} aux ${figure(entry.aux_loss)} norm ${figure(entry.grad_norm)} ${entry.tokens_per_second?.toFixed(0)} tok/s`);
+    } else line(`saved ${event.dir}`);
+  };
+}
+
+const count = (n: number) => n.toLocaleString("en");
+const figure = (x: number | undefined) => (x === undefined ? "-" : x === null ? "not finite" : x.toPrecision(4));
+
+function duration(seconds: number): string {
+  if (!Number.isFinite(seconds)) return "?";
+  const [h, m, s] = [Math.floor(seconds / 3600), Math.floor(seconds / 60) % 60, Math.floor(seconds % 60)];
+  return h > 0 ? `${h} h ${m} min` : m > 0 ? `${m} min ${s} s` : `${s} s`;
+}

@@ -1,0 +1,78 @@
+/**
+ * What a run tells: `log.jsonl` with the names of Hugging Face's Trainer, TensorBoard's event files with the same, and whoever listens.
+ */
+import { appendFile, mkdir } from "node:fs/promises";
+import { join } from "node:path";
+import { file_error, read_text, write_atomically } from "../files.js";
+import { EventFile } from "./events.js";
+
+/** A line of log.jsonl. Losses are in nats a token. */
+export interface LogEntry {
+  step: number;
+  epoch: number;
+  loss?: number;
+  aux_loss?: number;
+  grad_norm?: number;
+  learning_rate?: number;
+  tokens_per_second?: number;
+  num_input_tokens_seen?: number;
+  /** Steps that were left out because their gradients were not finite, up to now. */
+  skipped_steps?: number;
+  /** A layer: the mean entropy of the router in nats, and each expert's share of the choices. */
+  router_entropy?: number[];
+  expert_load?: number[][];
+  /** Over all of eval_datasets; each alone is `eval_NAME_loss`, after its file. */
+  eval_loss?: number;
+  [each: `eval_${string}_loss`]: number;
+  eval_runtime?: number;
+  train_runtime?: number;
+}
+
+export class RunLog {
+  private readonly events: EventFile;
+
+  private constructor(
+    readonly file: string,
+    private readonly on_entry: (entry: LogEntry) => void,
+  ) {
+    this.events = new EventFile(join(file, "..", `events.out.tfevents.${Math.floor(Date.now() / 1000)}.bimedix.${process.pid}`));
+  }
+
+  /** Opens the log of a run that goes on after `step`; what an interrupted run wrote behind it is taken out. */
+  static async open(output_dir: string, step: number, on_entry: (entry: LogEntry) => void): Promise<RunLog> {
+    await mkdir(output_dir, { recursive: true }).catch((error) => Promise.reject(file_error(error, output_dir, "a folder to write to")));
+    const file = join(output_dir, "log.jsonl");
+    const before = step === 0 ? [] : (await read_log(file)).filter((entry) => entry.step <= step);
+    await write_atomically(file, (handle) => handle.writeFile(before.map((entry) => `${JSON.stringify(entry)}\n`).join("")));
+    return new RunLog(file, on_entry);
+  }
+
+  async add(entry: LogEntry): Promise<void> {
+    await appendFile(this.file, `${JSON.stringify(entry)}\n`).catch((error) =>
+      Promise.reject(file_error(error, this.file, "a place for the log")),
+    );
+    await this.events.add(entry.step, scalars(entry));
+    this.on_entry(entry);
+  }
+}
+
+/** The entries of a log; a last line that was cut short is left out. */
+export async function read_log(file: string): Promise<LogEntry[]> {
+  const text = await read_text(file, "the log of a run").catch(() => "");
+  const lines = text.split("\n");
+  lines.pop();
+  return lines.map((line) => JSON.parse(line) as LogEntry);
+}
+
+/** TensorBoard's tags: `train/loss`, `eval/loss` and so on, and a router's figures by layer. */
+function scalars(entry: LogEntry): Record<string, number> {
+  const tags: Record<string, number> = {};
+  for (const [key, value] of Object.entries(entry)) {
+    if (typeof value === "number" && key !== "step")
+      tags[key.startsWith("eval_") ? `eval/${key.slice(5)}` : `train/${key}`] = value;
+  }
+  for (const [layer, entropy] of (entry.router_entropy ?? []).entries()) tags[`router_entropy/layer_${layer}`] = entropy;
+  for (const [layer, shares] of (entry.expert_load ?? []).entries())
+    for (const [expert, load] of shares.entries()) tags[`expert_load/layer_${layer}/expert_${expert}`] = load;
+  return tags;
+}

@@ -1,0 +1,189 @@
+/**
+ * A recipe: everything that decides a training run, in one YAML file. The schema below is the only description of it: it checks
+ * the file, fills in the defaults and prints the documentation (`bimedix train --keys`). Keys are those of Axolotl, where it has one.
+ */
+import { dirname, resolve } from "node:path";
+import { parseDocument } from "yaml";
+import { z } from "zod";
+import { BimedixError } from "../errors.js";
+import { read_text } from "../files.js";
+import { lora_targets } from "../model/adapter.js";
+import { schedules } from "./optimizer.js";
+
+const count = (minimum = 1) => z.int().min(minimum);
+const positive = z.number().positive();
+const share = z.number().min(0).lt(1);
+
+const dataset = z.strictObject({
+  path: z.string().min(1).describe("JSON lines, one example a line; relative to the recipe"),
+  type: z
+    .enum(["chat", "instruction", "mcqa"])
+    .describe("chat: {messages}; instruction: {instruction, input?, output}; mcqa: {question, options, answer, context?}"),
+  repeat: count().default(1).describe("how often an epoch holds it"),
+});
+
+const adapter = z.strictObject({
+  r: count().describe("rank"),
+  lora_alpha: positive.describe("the adapter is scaled by lora_alpha / r"),
+  lora_dropout: share.default(0).describe("of the adapters' inputs"),
+  use_rslora: z.boolean().default(false).describe("scale by lora_alpha / sqrt(r) instead"),
+  targets: z
+    .array(z.enum(lora_targets))
+    .min(1)
+    .refine((targets) => new Set(targets).size === targets.length, "names a target twice")
+    .default([...lora_targets])
+    .describe("attention q k v o, each expert's (or the MLP's) w1 w2 w3, the router gate"),
+});
+
+const schema = z.strictObject({
+  base_model: z.string().min(1).describe("directory (relative to the recipe) or hub id"),
+  output_dir: z.string().min(1).describe("where the adapter, checkpoints and logs go; relative to the working directory"),
+  adapter: z.union([z.literal("none"), adapter]).describe("LoRA, or none to train every tensor of the model"),
+  quantization: z
+    .enum(["none", "nf4", "nf4_double"])
+    .default("none")
+    .describe("of the frozen base: NF4 in blocks of 64, nf4_double with the blocks' magnitudes in 8 bits"),
+  stream_weights: z.boolean().default(false).describe("read the base from the disk, layer by layer, instead of keeping it in memory"),
+  datasets: z.array(dataset).min(1).describe("what is learnt"),
+  eval_datasets: z.array(dataset).default([]).describe("what is measured"),
+  on_damaged_line: z.enum(["stop", "skip"]).default("stop").describe("what a line that cannot be read does; skipped ones are counted"),
+  train_on_inputs: z.boolean().default(false).describe("learn the users' words too, not only the answers"),
+  sequence_len: count(2).describe("tokens of a row; longer examples are cut"),
+  sample_packing: z.boolean().default(true).describe("put several examples into a row; they do not see one another"),
+  micro_batch_size: count().default(1).describe("rows that are computed together"),
+  gradient_accumulation_steps: count().default(1).describe("micro-batches of a step"),
+  num_epochs: positive.optional().describe("passes over the data; this or max_steps"),
+  max_steps: count().optional().describe("optimizer steps; this or num_epochs"),
+  learning_rate: positive.describe("at its peak"),
+  lr_scheduler: z.enum(schedules).default("cosine"),
+  warmup_steps: count(0).optional().describe("this or warmup_ratio"),
+  warmup_ratio: share.optional().describe("share of all steps"),
+  weight_decay: z.number().min(0).default(0).describe("of matrices; norms are never decayed"),
+  adam_beta1: share.default(0.9),
+  adam_beta2: share.default(0.999),
+  adam_epsilon: positive.default(1e-8),
+  max_grad_norm: z.number().min(0).default(1).describe("gradients are scaled down to this norm; 0 never does"),
+  router_aux_loss_coef: z.number().min(0).default(0.02).describe("of the load-balancing loss"),
+  gradient_checkpointing: z.boolean().default(true).describe("compute a layer's products again in the backward pass instead of keeping them"),
+  seed: count(0).default(0).describe("of the adapter's start, the order of the data and dropout"),
+  logging_steps: count().default(10),
+  eval_steps: count().optional().describe("default: at the end of the run only"),
+  save_steps: count().default(100).describe("checkpoints are also written at the end, and when the run is stopped"),
+  save_total_limit: count().default(2).describe("older checkpoints are removed"),
+  max_skipped_steps: count().default(5).describe("steps in a row with gradients that are not finite, after which the run stops"),
+  threads: count().optional().describe("of one operator; default: all cores"),
+});
+
+export type Recipe = z.infer<typeof schema>;
+export type DatasetRecipe = z.infer<typeof dataset>;
+export type AdapterRecipe = z.infer<typeof adapter>;
+
+/**
+ * Reads a recipe. `overrides` are `key=value` or `key.key=value`, the value in YAML.
+ * @throws BimedixError file_not_found, bad_recipe with every problem at once
+ */
+export async function read_recipe(file: string, overrides: readonly string[] = []): Promise<Recipe> {
+  const text = await read_text(file, "a recipe in YAML");
+  const recipe = parse_recipe(text, file, overrides);
+  const here = (path: string) => resolve(dirname(file), path);
+  const place = <T extends { path: string }>(one: T): T => ({ ...one, path: here(one.path) });
+  return {
+    ...recipe,
+    base_model: /^\.{0,2}\//.test(recipe.base_model) ? here(recipe.base_model) : recipe.base_model,
+    datasets: recipe.datasets.map(place),
+    eval_datasets: recipe.eval_datasets.map(place),
+  };
+}
+
+/** @param name of the file, for errors */
+export function parse_recipe(text: string, name: string, overrides: readonly string[] = []): Recipe {
+  const document = parseDocument(text);
+  const problems = document.errors.map((error) => error.message.split("\n")[0]!.replace(/:$/, ""));
+  for (const override of overrides) {
+    const at = override.indexOf("=");
+    const value = at > 0 ? parseDocument(override.slice(at + 1)) : null;
+    if (!value || value.errors.length > 0) problems.push(`${JSON.stringify(override)} is not key=value`);
+    else if (problems.length === 0) {
+      const path = override.slice(0, at).split(".").map((key) => (/^\d+$/.test(key) ? Number(key) : key));
+      try {
+        document.setIn(path, value.toJS());
+      } catch {
+        problems.push(`${JSON.stringify(override)} sets a key inside a value that has none`);
+      }
+    }
+  }
+  const parsed = problems.length === 0 ? schema.safeParse(document.toJS({ maxAliasCount: 100 })) : null;
+  if (parsed?.success) problems.push(...impossible(parsed.data));
+  else if (parsed) problems.push(...parsed.error.issues.flatMap(explain));
+  if (parsed?.success && problems.length === 0) return parsed.data;
+  throw new BimedixError("bad_recipe", {
+    given: `${name} with ${problems.length === 1 ? "this problem" : `${problems.length} problems`}: ${problems.join(" · ")}`,
+    expected: "the keys that bimedix train --keys lists",
+    todo: "correct the recipe",
+  });
+}
+
+/** What no single key shows to be wrong. */
+function impossible(recipe: Recipe): string[] {
+  const problems: string[] = [];
+  const both = (a: keyof Recipe, b: keyof Recipe) => recipe[a] !== undefined && recipe[b] !== undefined;
+  if (recipe.num_epochs === undefined && recipe.max_steps === undefined) problems.push("neither num_epochs nor max_steps");
+  if (both("num_epochs", "max_steps")) problems.push("both num_epochs and max_steps");
+  if (both("warmup_steps", "warmup_ratio")) problems.push("both warmup_steps and warmup_ratio");
+  if (recipe.eval_steps !== undefined && recipe.eval_datasets.length === 0) problems.push("eval_steps without eval_datasets");
+  if (recipe.adapter === "none") {
+    if (recipe.quantization !== "none") problems.push(`quantization ${recipe.quantization} with adapter none: quantised weights cannot be learnt`);
+    if (recipe.stream_weights) problems.push("stream_weights with adapter none: learnt weights stay in memory");
+  }
+  return problems;
+}
+
+function explain(issue: z.core.$ZodIssue): string[] {
+  const at = issue.path.join(".") || "the recipe";
+  if (issue.code === "unrecognized_keys") {
+    const inside = issue.path.length > 0 ? ` in ${at}` : "";
+    return issue.keys.map((key) => `unknown key ${key}${inside}`);
+  }
+  // Of a union only the branch that was meant says something: the object, unless a text was given.
+  if (issue.code === "invalid_union") {
+    const branch = issue.errors.find((errors) => errors.some((error) => error.path.length > 0 || error.code === "unrecognized_keys"));
+    if (branch) return branch.flatMap((error) => explain({ ...error, path: [...issue.path, ...error.path] } as z.core.$ZodIssue));
+    return [`${at}: expected none, or r, lora_alpha and so on`];
+  }
+  return [`${at}: ${issue.message.replace(/^Invalid input: /, "")}`];
+}
+
+/** Every key with its type, default and meaning, one a line. */
+export function recipe_keys(): string {
+  const lines: string[] = [];
+  const list = (shape: Record<string, z.ZodType>, prefix: string) => {
+    for (const [key, field] of Object.entries(shape)) {
+      const json = z.toJSONSchema(field, { io: "input", unrepresentable: "any" }) as Json;
+      const optional = field.safeParse(undefined).success;
+      const fallback = json.default === undefined ? (optional ? "optional" : "required") : `default ${JSON.stringify(json.default)}`;
+      lines.push(`${`${prefix}${key}`.padEnd(30)} ${type_of(json).padEnd(22)} ${fallback.padEnd(16)} ${json.description ?? ""}`.trimEnd());
+      if (key === "adapter") list(adapter.shape, "  adapter.");
+      if (key === "datasets") list(dataset.shape, "  datasets[].");
+    }
+  };
+  list(schema.shape, "");
+  return `${lines.join("\n")}\n`;
+}
+
+interface Json {
+  type?: string;
+  enum?: string[];
+  const?: string;
+  anyOf?: Json[];
+  items?: Json;
+  default?: unknown;
+  description?: string;
+}
+
+function type_of(json: Json): string {
+  if (json.anyOf) return json.anyOf.map(type_of).join(" | ");
+  if (json.const) return json.const;
+  if (json.enum) return json.enum.join(" | ");
+  if (json.type === "array") return "list";
+  return json.type ?? "";
+}
