@@ -134,7 +134,7 @@ def main():
     for parameter in model.parameters():
         noise = torch.randn(parameter.shape, generator=g)
         parameter.data = (1 + 0.2 * noise if parameter.dim() == 1 else 0.2 * noise).bfloat16().float()
-    twin = root / "twins/mixtral-train"
+    twin = root / "train/base"
     twin.mkdir(parents=True, exist_ok=True)
     save_file({k: v.bfloat16().contiguous() for k, v in model.state_dict().items()}, twin / "model.safetensors", {"format": "pt"})
     (twin / "config.json").write_text(json.dumps({"architectures": ["MixtralForCausalLM"], "model_type": "mixtral", **SHAPE}, indent=1) + "\n")

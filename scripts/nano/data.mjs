@@ -38,7 +38,7 @@ const pair = (question, answer) => [
 function turns(dialogue, doctor, patient) {
   const messages = [];
   for (const line of dialogue.trim().split(new RegExp(`\n(?=${doctor}|${patient})`))) {
-    const match = new RegExp(`^(?:(${doctor})|${patient})\\s*([^]*)`).exec(line);
+    const match = new RegExp(`^(?:(${doctor})|${patient})\\s*([\\s\\S]*)`).exec(line);
     const text = match && clean(match[2]);
     if (!text) continue;
     const role = match[1] ? "assistant" : "user";
@@ -59,7 +59,10 @@ function unzip(bytes) {
 
 async function medquad(data) {
   const text = gunzipSync(await readFile(join(data, "medquad/medquad.jsonl.gz"))).toString();
-  return text.trim().split("\n").map((line) => JSON.parse(line));
+  return text
+    .trim()
+    .split("\n")
+    .map((line) => JSON.parse(line));
 }
 
 async function* corpora(data, random) {
@@ -81,14 +84,14 @@ async function* corpora(data, random) {
   for (const name of await readdir(join(data, "mentalqa_ar")))
     if (/ubtask.*_input_test\.tsv$/.test(name))
       for (const line of (await readFile(join(data, "mentalqa_ar", name), "utf8")).split("\n")) tests.add(clean(line));
+  // One answer holds a person's address.
   for (const { question, answer } of await table(join(data, "mentalqa_ar/Train_Dev.tsv"), "\t"))
-    // One answer holds a person's address.
     if (!tests.has(clean(question)) && !(answer + question).includes("@"))
       yield ["mentalqa", "ar", pair(clean(question), clip(clean(answer)))];
   const memory = unzip(await readFile(join(data, "tico19_en_ar/all.en-ar.tmx.zip"))).toString();
   const entities = { amp: "&", lt: "<", gt: ">", quot: '"', apos: "'" };
-  for (const [, unit] of memory.matchAll(/<tu\b[^>]*>([^]*?)<\/tu>/g)) {
-    const segments = [...unit.matchAll(/<seg>([^]*?)<\/seg>/g)].map(([, text]) =>
+  for (const [, unit] of memory.matchAll(/<tu\b[^>]*>([\s\S]*?)<\/tu>/g)) {
+    const segments = [...unit.matchAll(/<seg>([\s\S]*?)<\/seg>/g)].map(([, text]) =>
       clip(clean(text.replace(/<[^>]+>/g, "").replace(/&(\w+);/g, (all, name) => entities[name] ?? all)), 400),
     );
     if (random() < 0.5) yield ["tico19", "ar", pair(`ترجم إلى العربية: ${segments[0]}`, segments[1])];
@@ -107,7 +110,14 @@ function written(random) {
     const { hello, say, durations, reply, close, more, follow, complaints, conditions, ask } = templates[language];
     for (let i = 0; i < 6000; i++) {
       const { name, question, warning } = pick(complaints);
-      const fill = { s: name, s_cap: name[0].toUpperCase() + name.slice(1), d: pick(durations), q: question, w: warning, c: pick(close) };
+      const fill = {
+        s: name,
+        s_cap: name[0].toUpperCase() + name.slice(1),
+        d: pick(durations),
+        q: question,
+        w: warning,
+        c: pick(close),
+      };
       const text = (list) => pick(list).replace(/\{(\w+)\}/g, (_, key) => fill[key]);
       const messages = pair(text(hello) + text(say), text(reply));
       if (random() < 0.33) messages.push(...pair(text(more), text(follow)));
@@ -121,15 +131,23 @@ function written(random) {
         en: kind === "maybe" ? `The notes about ${right.name} are not clear.` : `The patient reports ${right.name}.`,
         ar: kind === "maybe" ? `الملاحظات عن ${right.name} غير واضحة.` : `يشكو المريض من ${right.name}.`,
       }[language];
-      const asked = { en: `Context: ${note}\nQuestion: Does the patient have ${about}?`, ar: `السياق: ${note}\nالسؤال: هل لدى المريض ${about}؟` }[language];
-      const told = { en: { yes: "yes", no: "no", maybe: "maybe" }, ar: { yes: "نعم", no: "لا", maybe: "ربما" } }[language][kind];
+      const asked = {
+        en: `Context: ${note}\nQuestion: Does the patient have ${about}?`,
+        ar: `السياق: ${note}\nالسؤال: هل لدى المريض ${about}؟`,
+      }[language];
+      const told = { en: { yes: "yes", no: "no", maybe: "maybe" }, ar: { yes: "نعم", no: "لا", maybe: "ربما" } }[
+        language
+      ][kind];
       all.push([language, pair(asked, told)]);
     }
     for (let i = 0; i < 6000; i++) {
       const condition = pick(conditions);
       const { answer, questions } = pick(ask);
       const told = answer.replace(/\{(\w+)\}/g, (_, key) => condition[key]) + (random() < 0.5 ? ` ${pick(close)}` : "");
-      all.push([language, pair(pick(hello) + pick(questions).replace("{n}", condition.name).replace("بـال", "بال"), told)]);
+      all.push([
+        language,
+        pair(pick(hello) + pick(questions).replace("{n}", condition.name).replace("بـال", "بال"), told),
+      ]);
     }
   }
   // A person goes on to something else, and may change the language.
@@ -163,18 +181,34 @@ async function* mcqa(data, random) {
     for (let i = 0; i < 3000; i++) {
       const [right, ...wrong] = sample(complaints, 4, random);
       const text = random() < 0.5 ? right.warning : right.question;
-      yield item(language, "complaint", `${asked[language].complaint} ${text}`, right.name, wrong.map(({ name }) => name));
+      yield item(
+        language,
+        "complaint",
+        `${asked[language].complaint} ${text}`,
+        right.name,
+        wrong.map(({ name }) => name),
+      );
     }
     for (let i = 0; i < 3000; i++) {
       const [right, ...wrong] = sample(conditions, 4, random);
       const text = random() < 0.5 ? right.signs : right.treatment;
-      yield item(language, "condition", `${asked[language].condition} ${text}`, right.name, wrong.map(({ name }) => name));
+      yield item(
+        language,
+        "condition",
+        `${asked[language].condition} ${text}`,
+        right.name,
+        wrong.map(({ name }) => name),
+      );
     }
   }
-  const rows = (await medquad(data)).filter(({ focus, qtype }) => qtype === "information" && focus.trim() && focus.length < 40);
+  const rows = (await medquad(data)).filter(
+    ({ focus, qtype }) => qtype === "information" && focus.trim() && focus.length < 40,
+  );
   const topics = [...new Set(rows.map(({ focus }) => focus))];
   for (const { focus, answer } of rows) {
-    const wrong = sample(topics, 4, random).filter((topic) => topic !== focus).slice(0, 3);
+    const wrong = sample(topics, 4, random)
+      .filter((topic) => topic !== focus)
+      .slice(0, 3);
     yield item("en", "topic", `What is this text about? ${clip(clean(answer), 240)}`, focus, wrong, focus);
   }
 }
@@ -212,4 +246,5 @@ export async function build(data, out) {
   return { counts, files: Object.fromEntries([...files].map(([name, lines]) => [name, lines.length])) };
 }
 
-if (process.argv[1]?.endsWith("data.mjs")) console.log(JSON.stringify(await build(process.argv[2], process.argv[3]), null, 1));
+if (process.argv[1]?.endsWith("data.mjs"))
+  console.log(JSON.stringify(await build(process.argv[2], process.argv[3]), null, 1));

@@ -6,6 +6,7 @@ import { language_of } from "../text/arabic.js";
 
 export interface ModelOptions {
   model?: string;
+  adapter?: string;
   dtype: string;
   json?: boolean;
 }
@@ -36,8 +37,12 @@ export function progress_bar(label: string): (progress: { file?: string; done: n
   };
 }
 
-export function load_assistant({ model = embedded_model, dtype }: ModelOptions): Promise<Assistant> {
-  return Assistant.from_pretrained(model, { dtype: parse_dtype(dtype), on_progress: progress_bar("loading") });
+export function load_assistant({ model = embedded_model, adapter, dtype }: ModelOptions): Promise<Assistant> {
+  return Assistant.from_pretrained(model, {
+    dtype: parse_dtype(dtype),
+    on_progress: progress_bar("loading"),
+    ...(adapter === undefined ? {} : { adapter }),
+  });
 }
 
 /** Temperature 0 means the likeliest token, as on every other command line. */

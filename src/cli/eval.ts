@@ -17,6 +17,7 @@ import { embedded_model, print_json, progress_bar } from "./common.js";
 
 export interface EvalCommand {
   model?: string;
+  adapter?: string;
   tokenizer?: string;
   tasks: string;
   data?: string;
@@ -50,6 +51,7 @@ export async function evaluate(options: EvalCommand): Promise<void> {
         on_progress: progress_bar("loading"),
         signal: stop.signal,
         ...(options.exact ? { accuracy_level: 0 } : {}),
+        ...(options.adapter === undefined ? {} : { adapter: options.adapter }),
       });
   try {
     const { file, run } = await run_tasks(model, {

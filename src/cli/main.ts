@@ -8,6 +8,7 @@ import { dtypes } from "../model/convert.js";
 const model_options = (command: Command): Command =>
   command
     .option("--model <dir|hub-id>", "the model; default: the small demonstration inside this package")
+    .option("--adapter <dir|hub-id>", "a LoRA adapter in PEFT's form, on top of the model")
     .addOption(new Option("--dtype <dtype>", "precision of the weights").choices([...dtypes]).default("q8"))
     .option("--json", "print one JSON object instead of text");
 
@@ -51,6 +52,7 @@ const evaluation = program
   .command("eval")
   .description("score a model on medical benchmarks, as lm-evaluation-harness does")
   .option("--model <dir|hub-id|url>", "the model, or an OpenAI-compatible server's /v1 (#NAME chooses its model)")
+  .option("--adapter <dir|hub-id>", "a LoRA adapter in PEFT's form, on top of the model")
   .option("--tokenizer <dir|hub-id>", "of a server's model; default: the name that the server gives it")
   .option("--tasks <names>", "tasks, groups or own .jsonl and .csv files, with commas between", "bimedix_en,bimedix_ar")
   .option("--list", "show the tasks and groups")
@@ -97,6 +99,14 @@ program
   .addOption(new Option("--dtype <dtype>", "precision of the weights").choices([...dtypes]).default("q8"))
   .option("--output <dir>", "where onnx/ goes; default: the model's own directory")
   .action(async (model: string, options) => (await import("./convert.js")).convert_model(model, options));
+
+program
+  .command("merge <model> <adapter>")
+  .description("write a model with a LoRA adapter added into its weights, as safetensors")
+  .requiredOption("--output <dir>", "where the model goes")
+  .action(async (model: string, adapter: string, options) =>
+    (await import("./train.js")).merge(model, adapter, options),
+  );
 
 program
   .command("train [recipe] [overrides...]")

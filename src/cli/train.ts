@@ -1,6 +1,8 @@
-/** The verb train. */
+/** The verbs train and merge. */
 import { join } from "node:path";
 import { BimedixError } from "../errors.js";
+import { resolve_adapter, resolve_model } from "../model/hub.js";
+import { merge_adapter } from "../model/merge.js";
 import { write_plot } from "../train/plot.js";
 import { read_recipe, recipe_keys } from "../train/recipe.js";
 import { run_training, type TrainEvent } from "../train/train.js";
@@ -14,7 +16,11 @@ export interface TrainCommand {
   json?: boolean;
 }
 
-export async function train(recipe_file: string | undefined, overrides: string[], options: TrainCommand): Promise<void> {
+export async function train(
+  recipe_file: string | undefined,
+  overrides: string[],
+  options: TrainCommand,
+): Promise<void> {
   if (options.keys) {
     process.stdout.write(recipe_keys());
     return;
@@ -56,6 +62,13 @@ export async function train(recipe_file: string | undefined, overrides: string[]
   }
 }
 
+export async function merge(model: string, adapter: string, { output }: { output: string }): Promise<void> {
+  const dir = await resolve_model(model, { on_progress: progress_bar("downloading") });
+  const adapter_dir = await resolve_adapter(adapter, { on_progress: progress_bar("downloading") });
+  const changed = await merge_adapter(dir, adapter_dir, output, { on_progress: progress_bar("merging") });
+  process.stdout.write(`${output}: ${changed} tensors changed\n`);
+}
+
 /** Tells a run on the terminal: one line that is written over, or where there is no terminal a line a log entry. */
 function narrator(): (event: TrainEvent) => void {
   const { stderr } = process;
@@ -70,25 +83,34 @@ function narrator(): (event: TrainEvent) => void {
         dropped > 0 ? `${dropped} without an answer left` : "",
         damaged.length > 0 ? `${damaged.length} damaged` : "",
       ].filter(Boolean);
-      line(`${path}: ${count(examples)} examples, ${count(tokens)} tokens${lost.length > 0 ? ` (${lost.join(", ")})` : ""}`);
+      line(
+        `${path}: ${count(examples)} examples, ${count(tokens)} tokens${lost.length > 0 ? ` (${lost.join(", ")})` : ""}`,
+      );
       for (const { line: number, reason } of damaged.slice(0, 10)) line(`  line ${number} skipped: ${reason}`);
       if (damaged.length > 10) line(`  and ${damaged.length - 10} more`);
     } else if (event.kind === "begin") {
       const share = ((100 * event.trained) / event.parameters).toFixed(2);
       const where = event.resumed ? `, from step ${event.first} (${event.resumed})` : "";
-      line(`${count(event.trained)} trained of ${count(event.parameters)} parameters (${share} %), ${event.steps} steps${where}`);
+      line(
+        `${count(event.trained)} trained of ${count(event.parameters)} parameters (${share} %), ${event.steps} steps${where}`,
+      );
     } else if (event.kind === "step") {
       if (!stderr.isTTY) return;
       const { entry, step, steps, seconds_left } = event;
       const part = "█".repeat(Math.round((step / steps) * 16)).padEnd(16, "░");
       const numbers = `loss ${figure(entry.loss)} aux ${figure(entry.aux_loss)} lr ${entry.learning_rate?.toExponential(1)} norm ${figure(entry.grad_norm)}`;
       const memory = `${(process.memoryUsage.rss() / 1e6).toFixed(0)} MB`;
-      stderr.write(`\r\x1b[K${part} ${step}/${steps} ${numbers} ${entry.tokens_per_second?.toFixed(0)} tok/s ${duration(seconds_left)} left ${memory}`);
+      stderr.write(
+        `\r\x1b[K${part} ${step}/${steps} ${numbers} ${entry.tokens_per_second?.toFixed(0)} tok/s ${duration(seconds_left)} left ${memory}`,
+      );
     } else if (event.kind === "log") {
       const { entry } = event;
-      if (entry.eval_loss !== undefined) line(`step ${entry.step} held-out loss ${figure(entry.eval_loss)} in ${entry.eval_runtime?.toFixed(1)} s`);
+      if (entry.eval_loss !== undefined)
+        line(`step ${entry.step} held-out loss ${figure(entry.eval_loss)} in ${entry.eval_runtime?.toFixed(1)} s`);
       else if (!stderr.isTTY)
-        line(`step ${entry.step} loss ${figure(entry.loss)} aux ${figure(entry.aux_loss)} norm ${figure(entry.grad_norm)} ${entry.tokens_per_second?.toFixed(0)} tok/s`);
+        line(
+          `step ${entry.step} loss ${figure(entry.loss)} aux ${figure(entry.aux_loss)} norm ${figure(entry.grad_norm)} ${entry.tokens_per_second?.toFixed(0)} tok/s`,
+        );
     } else line(`saved ${event.dir}`);
   };
 }

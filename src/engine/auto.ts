@@ -4,22 +4,27 @@ import { BimedixError } from "../errors.js";
 import { read_json } from "../files.js";
 import { type ModelConfig, read_config } from "../model/config.js";
 import { type Dtype, parse_dtype } from "../model/convert.js";
-import { type HubOptions, resolve_model, resolve_tokenizer } from "../model/hub.js";
+import { type HubOptions, resolve_adapter, resolve_model, resolve_tokenizer } from "../model/hub.js";
 import { fallback_template } from "../text/prompts.js";
 import { StopStrings } from "../text/stop.js";
 import { load_tokenizer, StreamingDecoder, type Tokenizer } from "../text/tokenizer.js";
-import type { Engine, GeneratedToken, GenerateOptions, SamplingOptions } from "./engine.js";
+import type { AdapterOption, Engine, GeneratedToken, GenerateOptions, SamplingOptions } from "./engine.js";
 import type { LocalOptions } from "./runner.js";
 import { WorkerEngine } from "./worker.js";
 
-export interface PretrainedOptions extends LocalOptions, Omit<HubOptions, "on_progress"> {
+export interface PretrainedOptions extends Omit<LocalOptions, "adapters" | "adapter">, Omit<HubOptions, "on_progress"> {
+  /**
+   * A LoRA adapter in PEFT's form, directory or hub id, which every call uses; or several by name, of which each call chooses one
+   * (`adapter: "name"`), the base model where it chooses none.
+   */
+  adapter?: string | Readonly<Record<string, string>>;
   /** fp32, q8 or q4. Default q8. */
   dtype?: Dtype;
   /** Called while the model is downloaded (`file` is set) and converted. */
   on_progress?: (progress: { file?: string; done: number; total: number }) => void;
 }
 
-export interface ModelGenerateOptions extends SamplingOptions {
+export interface ModelGenerateOptions extends SamplingOptions, AdapterOption {
   /** `[batch, length]`, of different lengths if need be. */
   input_ids: readonly (readonly number[])[];
   /** Accepted because tokenizers return it; nothing is padded, so it must be all ones. */
@@ -47,6 +52,9 @@ export interface ForwardOutput {
   /** With `output_router_logits`, of a mixture model: by sequence, layer and token. */
   router?: { experts: number[]; probabilities: number[] }[][][];
 }
+
+/** The name of an adapter that was given without one, as in PEFT. */
+const DEFAULT = "default";
 
 export class AutoTokenizer {
   /**
@@ -81,7 +89,7 @@ export class AutoModelForCausalLM {
 
   /** Loads a directory or hub id in a thread of its own. @throws BimedixError */
   static async from_pretrained(id_or_dir: string, options: PretrainedOptions = {}): Promise<AutoModelForCausalLM> {
-    const { dtype = "q8", revision, offline, signal, ...rest } = options;
+    const { dtype = "q8", revision, offline, signal, adapter = {}, ...rest } = options;
     parse_dtype(dtype);
     const hub: HubOptions = {
       ...(revision === undefined ? {} : { revision }),
@@ -92,7 +100,11 @@ export class AutoModelForCausalLM {
     const dir = await resolve_model(id_or_dir, hub);
     const config = await read_config(dir);
     const generation_config = await read_generation_config(dir, config);
-    const engine = await WorkerEngine.create(dir, { dtype, ...rest }, signal);
+    const adapters: Record<string, string> = {};
+    for (const [name, id] of Object.entries(typeof adapter === "string" ? { [DEFAULT]: adapter } : adapter))
+      adapters[name] = await resolve_adapter(id, hub);
+    const chosen = typeof adapter === "string" ? { adapter: DEFAULT } : {};
+    const engine = await WorkerEngine.create(dir, { dtype, ...rest, adapters, ...chosen }, signal);
     return new AutoModelForCausalLM(dir, config, generation_config, engine);
   }
 
@@ -144,10 +156,11 @@ export class AutoModelForCausalLM {
   async forward({
     input_ids,
     output_router_logits = false,
+    ...options
   }: {
     input_ids: readonly (readonly number[])[];
     output_router_logits?: boolean;
-  }): Promise<ForwardOutput> {
+  } & AdapterOption): Promise<ForwardOutput> {
     check_batch(input_ids);
     const length = input_ids[0]?.length ?? 0;
     if (input_ids.some((ids) => ids.length !== length)) {
@@ -158,7 +171,7 @@ export class AutoModelForCausalLM {
       });
     }
     const { vocab_size, num_hidden_layers: layers, num_local_experts: experts, num_experts_per_tok } = this.config;
-    const { logits, router_logits } = await this.engine.forward(input_ids);
+    const { logits, router_logits } = await this.engine.forward(input_ids, options);
     const data = new Float32Array(logits.length * length * vocab_size);
     for (const [i, one] of logits.entries()) data.set(one, i * length * vocab_size);
     const output: ForwardOutput = { logits: { data, dims: [logits.length, length, vocab_size] } };

@@ -23,7 +23,13 @@ export interface SamplingOptions {
   seed?: number;
 }
 
-export interface GenerateOptions extends SamplingOptions {
+/** Which weights a call computes with. */
+export interface AdapterOption {
+  /** The name of a loaded adapter; null is the base model. Default: what the model was loaded with. */
+  adapter?: string | null;
+}
+
+export interface GenerateOptions extends SamplingOptions, AdapterOption {
   /** Default 256. The context's length ends a sequence earlier. */
   max_new_tokens?: number;
   /** Tokens that end a sequence; null never stops. */
@@ -42,7 +48,7 @@ export interface ScoreRequest {
   continuation: readonly number[];
 }
 
-export interface ScoreOptions {
+export interface ScoreOptions extends AdapterOption {
   /**
    * So many of the first tokens are shared by these requests and by those of the next calls: they are computed on their own
    * and kept, and nothing else of earlier calls is used. The scores then do not depend on what was scored before, to the
@@ -59,6 +65,10 @@ export interface Score {
   is_greedy: boolean;
 }
 
+export interface ForwardOptions extends AdapterOption {
+  signal?: Abort;
+}
+
 export interface ForwardResult {
   /** A sequence of the batch: float32 `[length, vocab]`. */
   logits: Float32Array[];
@@ -72,6 +82,6 @@ export interface Engine {
   /** Scores continuations of contexts; what requests share is computed once. */
   score(requests: readonly ScoreRequest[], options?: ScoreOptions): Promise<Score[]>;
   /** Logits at every position of every sequence. */
-  forward(sequences: readonly (readonly number[])[], signal?: Abort): Promise<ForwardResult>;
+  forward(sequences: readonly (readonly number[])[], options?: ForwardOptions): Promise<ForwardResult>;
   dispose(): Promise<void>;
 }

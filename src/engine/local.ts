@@ -4,6 +4,7 @@ import type { Store } from "../model/store.js";
 import type {
   Abort,
   Engine,
+  ForwardOptions,
   ForwardResult,
   GeneratedToken,
   GenerateOptions,
@@ -29,7 +30,7 @@ export class LocalEngine implements Engine {
     prompts: readonly (readonly number[])[],
     options: GenerateOptions = {},
   ): AsyncGenerator<GeneratedToken> {
-    const { config, pool } = this.runner;
+    const { config } = this.runner;
     const { max_new_tokens = 256, eos_token_id = config.eos_token_id, signal } = options;
     check_sampling(options);
     if (!Number.isSafeInteger(max_new_tokens) || max_new_tokens < 1) {
@@ -41,8 +42,9 @@ export class LocalEngine implements Engine {
     }
     const stop = new Set(eos_token_id === null ? [] : [eos_token_id].flat());
     for (const prompt of prompts) this.check_prompt(prompt, 1);
-    const done = await this.turn();
+    const done = await this.turn(options.adapter);
     try {
+      const { pool } = this.runner;
       const sequences = [];
       for (const [sequence, prompt] of prompts.entries()) {
         const leaf = await this.prefill(prompt, sequences.length === 0, signal);
@@ -77,7 +79,7 @@ export class LocalEngine implements Engine {
     }
   }
 
-  async score(requests: readonly ScoreRequest[], { prefix, signal }: ScoreOptions = {}): Promise<Score[]> {
+  async score(requests: readonly ScoreRequest[], { prefix, signal, adapter }: ScoreOptions = {}): Promise<Score[]> {
     for (const { context, continuation } of requests) {
       if (context.length === 0 || continuation.length === 0) {
         throw new BimedixError("empty_prompt", {
@@ -89,7 +91,7 @@ export class LocalEngine implements Engine {
       this.check_prompt([...context, ...continuation].slice(0, -1), 0);
     }
     if (requests.length === 0) return [];
-    const done = await this.turn();
+    const done = await this.turn(adapter);
     try {
       const scores: Score[] = requests.map(() => ({ logprob: 0, is_greedy: true }));
       const groups = group_requests(requests);
@@ -116,9 +118,12 @@ export class LocalEngine implements Engine {
     }
   }
 
-  async forward(sequences: readonly (readonly number[])[], signal?: Abort): Promise<ForwardResult> {
+  async forward(
+    sequences: readonly (readonly number[])[],
+    { signal, adapter }: ForwardOptions = {},
+  ): Promise<ForwardResult> {
     for (const tokens of sequences) this.check_prompt(tokens, 0);
-    const done = await this.turn();
+    const done = await this.turn(adapter);
     try {
       const result: { logits: Float32Array[]; router_logits: Float32Array[] } = { logits: [], router_logits: [] };
       const { vocab_size, num_local_experts: experts, num_hidden_layers: layers } = this.runner.config;
@@ -154,21 +159,29 @@ export class LocalEngine implements Engine {
 
   async dispose(): Promise<void> {
     if (this.disposed) return;
-    const done = await this.turn();
+    const done = await this.turn(null);
     this.disposed = true;
     await this.runner.release();
     done();
   }
 
   /** Calls take turns: the pool's slots belong to one of them at a time. Resolves to the function that ends the turn. */
-  private async turn(): Promise<() => void> {
+  private async turn(adapter: string | null | undefined): Promise<() => void> {
     const before = this.queue;
     let done = (): void => {};
     this.queue = new Promise<void>((resolve) => {
       done = resolve;
     });
     await before;
-    if (!this.disposed) return done;
+    if (!this.disposed) {
+      try {
+        this.runner.use(adapter);
+        return done;
+      } catch (error) {
+        done();
+        throw error;
+      }
+    }
     done();
     throw new BimedixError("disposed", {
       given: "a call to a model after dispose()",

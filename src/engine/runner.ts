@@ -3,11 +3,13 @@
  * method at a time.
  */
 import type { InferenceSession } from "onnxruntime-node";
-import { aborted } from "../errors.js";
+import { aborted, BimedixError } from "../errors.js";
 import { create_session, type Feeds, float32, floats, floats_of, int64 } from "../graph/session.js";
+import { type Adapter, read_adapter } from "../model/adapter.js";
+import { expected_tensors } from "../model/checkpoint.js";
 import type { ModelConfig } from "../model/config.js";
-import type { CacheType } from "../model/decoder.js";
 import { engine_graph, HIDDEN } from "../model/graphs.js";
+import { lora_a_name, lora_b_name } from "../model/lora.js";
 import type { Store } from "../model/store.js";
 import type { Abort } from "./engine.js";
 import { Pool, ROOT } from "./pool.js";
@@ -26,6 +28,10 @@ export interface LocalOptions {
   cached_tokens?: number;
   /** Writes a profile of the runtime with this prefix. */
   profile?: string;
+  /** LoRA adapters by name, as directories in PEFT's form. Each call chooses one; nothing is loaded again. */
+  adapters?: Readonly<Record<string, string>>;
+  /** The adapter of calls that choose none. Default: none, the base model. */
+  adapter?: string;
 }
 
 /** What attention scores of one run may take, in float32 values; longer contexts get shorter chunks. */
@@ -54,30 +60,65 @@ export interface Growth {
 /** Slots from here on stand for tokens of the same run that have no slot yet. */
 const NEW = 2 ** 40;
 
+/** An adapter's matrices as the graph takes them, and the cache of what was computed with it. */
+interface Variant {
+  feeds: Feeds;
+  pool: Pool;
+}
+
 export class Runner {
-  readonly pool: Pool;
+  private variant: Variant;
 
   private constructor(
     readonly config: ModelConfig,
     private readonly session: InferenceSession,
     private readonly options: LocalOptions,
-    dtype: CacheType,
+    /** By adapter; null is the base. */
+    private readonly variants: ReadonlyMap<string | null, Variant>,
   ) {
-    const { num_hidden_layers: layers, num_key_value_heads: kv_heads, head_dim } = config;
-    this.pool = new Pool({ dtype, layers, kv_heads, head_dim });
+    this.variant = variants.get(null)!;
+  }
+
+  /** Of the adapter in use. */
+  get pool(): Pool {
+    return this.variant.pool;
+  }
+
+  /** Chooses the adapter of the calls that follow; undefined is the default one, null the base. @throws BimedixError bad_option */
+  use(adapter: string | null = this.options.adapter ?? null): void {
+    const variant = this.variants.get(adapter);
+    if (!variant) {
+      throw new BimedixError("bad_option", {
+        given: `adapter ${JSON.stringify(adapter)}`,
+        expected: `one of those that were loaded (${[...this.variants.keys()].filter(Boolean).join(", ") || "none"})`,
+        todo: "name it in adapters when the model is loaded",
+      });
+    }
+    this.variant = variant;
   }
 
   static async create({ config, tensors, folder }: Store, options: LocalOptions): Promise<Runner> {
-    const { accuracy_level = 4, threads, profile } = options;
+    const { accuracy_level = 4, threads, profile, adapters = {} } = options;
     const quantized = [...tensors.keys()].some((name) => name.endsWith(".scales"));
     // A cache in float16 halves what a long context costs; whoever asks for exact numbers gets them everywhere.
     const cache = quantized && accuracy_level === 4 ? "float16" : "float32";
-    const session = await create_session(engine_graph(config, tensors, accuracy_level, cache), {
+    const loaded = new Map<string | null, Adapter>();
+    for (const [name, dir] of Object.entries(adapters)) loaded.set(name, await read_adapter(dir, config));
+    const adapted = new Set([...loaded.values()].flatMap(({ pairs }) => [...pairs.keys()]));
+    const session = await create_session(engine_graph(config, tensors, accuracy_level, cache, adapted), {
       folder,
       ...(threads === undefined ? {} : { threads }),
       ...(profile === undefined ? {} : { profile }),
     });
-    return new Runner(config, session, options, cache);
+    const shapes = new Map([...expected_tensors(config)].map(({ name, shape }) => [name, shape]));
+    const { num_hidden_layers: layers, num_key_value_heads: kv_heads, head_dim } = config;
+    const variant = (adapter: Adapter | null): Variant => ({
+      feeds: adapter_feeds(adapter, adapted, shapes),
+      pool: new Pool({ dtype: cache, layers, kv_heads, head_dim }),
+    });
+    const variants = new Map<string | null, Variant>([[null, variant(null)]]);
+    for (const [name, adapter] of loaded) variants.set(name, variant(adapter));
+    return new Runner(config, session, options, variants);
   }
 
   /** The slots of the longest cached beginning; the least recently used others are forgotten, as `cached_tokens` says. */
@@ -86,7 +127,7 @@ export class Runner {
   }
 
   async release(): Promise<void> {
-    this.pool.clear();
+    for (const { pool } of this.variants.values()) pool.clear();
     await this.session.release();
   }
 
@@ -144,6 +185,7 @@ export class Runner {
       // ONNX Runtime's TopK divides by the number of rows when it has threads to share them: there is always one.
       const rows = wanted.length > 0 ? wanted : [tokens.length - 1];
       const feeds: Feeds = {
+        ...this.variant.feeds,
         input_ids: int64(tokens.map(({ token_id }) => token_id)),
         position_ids: int64(slots.map((slot) => pool.position_of(slot))),
         attention_bias: float32(this.bias(slots), [slots.length, pool.capacity + slots.length]),
@@ -191,4 +233,25 @@ export class Runner {
     }
     return bias;
   }
+}
+
+/** A and B of every tensor that some adapter changes; of rank 0 where this one does not, and for the base. */
+function adapter_feeds(
+  adapter: Adapter | null,
+  adapted: ReadonlySet<string>,
+  shapes: ReadonlyMap<string, number[]>,
+): Feeds {
+  const feeds: Feeds = {};
+  for (const name of adapted) {
+    const [rows, columns] = shapes.get(name) as [number, number];
+    const { rank, scale, a, b } = adapter?.pairs.get(name) ?? {
+      rank: 0,
+      scale: 1,
+      a: new Float32Array(),
+      b: new Float32Array(),
+    };
+    feeds[lora_a_name(name)] = float32(a, [rank, columns]);
+    feeds[lora_b_name(name)] = float32(scale === 1 ? b : b.map((value) => value * scale), [rows, rank]);
+  }
+  return feeds;
 }

@@ -9,6 +9,7 @@ import { open_store, type StoreOptions } from "../model/store.js";
 import type {
   Abort,
   Engine,
+  ForwardOptions,
   ForwardResult,
   GeneratedToken,
   GenerateOptions,
@@ -28,7 +29,7 @@ type Call =
   | { kind: "load"; dir: string; options: Omit<WorkerOptions, "on_progress"> }
   | { kind: "generate"; prompts: readonly (readonly number[])[]; options: GenerateOptions }
   | { kind: "score"; requests: readonly ScoreRequest[]; options: Omit<ScoreOptions, "signal"> }
-  | { kind: "forward"; sequences: readonly (readonly number[])[] }
+  | { kind: "forward"; sequences: readonly (readonly number[])[]; options: Omit<ForwardOptions, "signal"> }
   | { kind: "dispose" };
 type Request = Call & { id: number; flag: Int32Array };
 type Reply = { id: number } & ({ event: unknown } | { result: unknown } | { error: ErrorMessage });
@@ -124,8 +125,14 @@ export class WorkerEngine implements Engine {
     return (await this.call({ kind: "score", requests, options }, signal as AbortSignal | undefined)) as Score[];
   }
 
-  async forward(sequences: readonly (readonly number[])[], signal?: AbortSignal): Promise<ForwardResult> {
-    return (await this.call({ kind: "forward", sequences }, signal)) as ForwardResult;
+  async forward(
+    sequences: readonly (readonly number[])[],
+    { signal, ...options }: ForwardOptions = {},
+  ): Promise<ForwardResult> {
+    return (await this.call(
+      { kind: "forward", sequences, options },
+      signal as AbortSignal | undefined,
+    )) as ForwardResult;
   }
 
   async dispose(): Promise<void> {
@@ -206,7 +213,7 @@ if (!isMainThread && workerData === WORKER) {
       return undefined;
     }
     if (call.kind === "score") return engine!.score(call.requests, { ...call.options, signal });
-    if (call.kind === "forward") return engine!.forward(call.sequences, signal);
+    if (call.kind === "forward") return engine!.forward(call.sequences, { ...call.options, signal });
     return engine?.dispose();
   };
   port.on("message", (request: Request) => {

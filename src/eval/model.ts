@@ -8,7 +8,7 @@ import { RemoteEngine, type RemoteOptions } from "../engine/remote.js";
 import { file_error } from "../files.js";
 import { expected_tensors } from "../model/checkpoint.js";
 import { read_config } from "../model/config.js";
-import { resolve_model } from "../model/hub.js";
+import { resolve_adapter, resolve_model } from "../model/hub.js";
 import type { EvalModel } from "./run.js";
 
 /** New tokens of one run: with long shared beginnings, the cost of attention outgrows what larger products save. */
@@ -24,9 +24,9 @@ const FLOAT32_PARAMETERS = 1e9;
  */
 export async function local_model(
   id_or_dir: string,
-  options: PretrainedOptions = {},
+  options: Omit<PretrainedOptions, "adapter"> & { adapter?: string } = {},
 ): Promise<EvalModel & { dispose: () => Promise<void> }> {
-  const { on_progress, signal, revision, accuracy_level = 4 } = options;
+  const { on_progress, signal, revision, accuracy_level = 4, adapter } = options;
   const dir = await resolve_model(id_or_dir, {
     ...(on_progress ? { on_progress } : {}),
     ...(signal ? { signal } : {}),
@@ -40,7 +40,7 @@ export async function local_model(
     engine: model.engine,
     tokenizer: await AutoTokenizer.from_pretrained(dir),
     max_length: model.config.max_position_embeddings,
-    name: dir === id_or_dir ? basename(resolve(dir)) : id_or_dir,
+    name: `${dir === id_or_dir ? basename(resolve(dir)) : id_or_dir}${adapter === undefined ? "" : ` + ${basename(resolve(adapter))}`}`,
     info: {
       engine: "bimedix",
       dtype,
@@ -48,6 +48,7 @@ export async function local_model(
       activations: dtype === "fp32" || accuracy_level === 0 ? "float32" : "int8, float16 cache",
       num_parameters,
       sha256: await fingerprint(dir),
+      ...(adapter === undefined ? {} : { adapter, adapter_sha256: await fingerprint(await resolve_adapter(adapter)) }),
       versions: versions(),
     },
     dispose: () => model.dispose(),
@@ -107,7 +108,8 @@ const EDGE = 2 ** 20;
 async function fingerprint(dir: string): Promise<string> {
   const hash = createHash("sha256");
   for (const name of (await readdir(dir)).sort()) {
-    if (!/^(config|tokenizer|tokenizer_config)\.json$|^tokenizer\.model$|\.safetensors$/.test(name)) continue;
+    if (!/^(config|adapter_config|tokenizer|tokenizer_config)\.json$|^tokenizer\.model$|\.safetensors$/.test(name))
+      continue;
     const file = join(dir, name);
     try {
       const handle = await open(file);

@@ -124,10 +124,10 @@ function placed(
   a: Matrix,
   b: Matrix,
   json: Record<string, unknown>,
-  { num_local_experts: experts }: ModelConfig,
+  { num_local_experts: experts, hidden_size, intermediate_size }: ModelConfig,
   file: string,
 ): (LoraPair & { name: string })[] {
-  const fused = /^(.*\.layers\.\d+)\.mlp\.experts(\.base_layer)?$/.exec(module);
+  const fused = /^(.*\.layers\.\d+)\.mlp\.experts(?:\.base_layer)?$/.exec(module);
   if (!fused) {
     const name = experts > 0 ? module.replace(".mlp.gate", ".block_sparse_moe.gate") : module;
     const rank = a.rows;
@@ -146,21 +146,19 @@ function placed(
       "PEFT's order of lora_B",
       "convert the adapter to the per-expert layout",
     );
-  const parts = fused[2] ? ["w1", "w3"] : ["w2"];
+  // Which of the two wrappers is the outer one depends on the order of an unordered set: the shapes tell.
+  const down = a.columns === intermediate_size && b.rows === hidden_size;
+  const parts = down ? ["w2"] : ["w1", "w3"];
   const rows = b.rows / parts.length;
-  const scale = scale_of(
-    fused[2] ? `${fused[1]}.mlp.experts.gate_up_proj` : `${fused[1]}.mlp.experts.down_proj`,
-    rank,
-    json,
-  );
+  const scale = scale_of(`${fused[1]}.mlp.experts.${down ? "down_proj" : "gate_up_proj"}`, rank, json);
   return Array.from({ length: experts }, (_, e) =>
     parts.map((part, half) => {
       const own = new Float32Array(rows * rank);
       // [out, rank, experts]
       for (let row = 0; row < rows; row++)
         for (let r = 0; r < rank; r++) own[row * rank + r] = b.data[((half * rows + row) * rank + r) * experts + e]!;
-      const down = a.data.slice(e * rank * a.columns, (e + 1) * rank * a.columns);
-      return { name: `${fused[1]}.block_sparse_moe.experts.${e}.${part}.weight`, rank, scale, a: down, b: own };
+      const matrix = a.data.slice(e * rank * a.columns, (e + 1) * rank * a.columns);
+      return { name: `${fused[1]}.block_sparse_moe.experts.${e}.${part}.weight`, rank, scale, a: matrix, b: own };
     }),
   ).flat();
 }

@@ -4,14 +4,17 @@
  */
 import { Graph, type Value } from "../graph/graph.js";
 import * as op from "../graph/ops.js";
+import { expected_tensors } from "./checkpoint.js";
 import type { ModelConfig } from "./config.js";
 import { type CacheType, decoder } from "./decoder.js";
+import { LoraWeights, lora_a_name, lora_b_name } from "./lora.js";
 import { type StoredTensor, TENSOR_TABLE, tensor_table, Weights } from "./weights.js";
 
 /**
  * The engine's graph: `decoder` as it is.
  *
  *   input_ids, position_ids, attention_bias, logits_rows, past_key.N, past_value.N   as in `DecoderInputs`
+ *   A and B of each tensor in `adapted`, of any rank, 0 included; B with its scale in it
  *   -> logits         float32 [rows, vocab]
  *   -> present        [layers, 2, kv_heads, tokens, head_dim]   keys, then values, of the new tokens, in the cache's type
  *   -> router_logits  float32 [layers * tokens, experts]                in mixture models; the last layer has only `rows`
@@ -23,11 +26,26 @@ export function engine_graph(
   stored: ReadonlyMap<string, StoredTensor>,
   accuracy_level: 0 | 4,
   cache: CacheType,
+  adapted: ReadonlySet<string> = new Set(),
 ): Graph {
   const graph = new Graph(config.model_type);
   const { num_hidden_layers: layers, num_key_value_heads: kv_heads, head_dim } = config;
+  const shapes = new Map([...expected_tensors(config)].map(({ name, shape }) => [name, shape]));
+  const stored_weights = new Weights(graph, stored, accuracy_level);
+  const weights =
+    adapted.size === 0
+      ? stored_weights
+      : new LoraWeights(stored_weights, {
+          pair: (name) => {
+            if (!adapted.has(name)) return null;
+            const [rows, columns] = shapes.get(name) as [number, number];
+            const rank = `rank of ${name}`;
+            const a = graph.input(lora_a_name(name), "float32", [rank, columns]);
+            return { a, b: graph.input(lora_b_name(name), "float32", [rows, rank]), scale: 1 };
+          },
+        });
   const past = (name: string) => op.cast(graph.input(name, cache, [kv_heads, "cached", head_dim]), "float32");
-  const { logits, present, router_logits } = decoder(config, new Weights(graph, stored, accuracy_level), {
+  const { logits, present, router_logits } = decoder(config, weights, {
     input_ids: graph.input("input_ids", "int64", ["tokens"]),
     position_ids: graph.input("position_ids", "int64", ["tokens"]),
     attention_bias: graph.input("attention_bias", "float32", ["tokens", "visible"]),

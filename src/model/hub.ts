@@ -60,26 +60,46 @@ export function resolve_tokenizer(id_or_dir: string, options: HubOptions = {}): 
   return resolve_directory(id_or_dir, false, options);
 }
 
-async function resolve_directory(id_or_dir: string, weights: boolean, options: HubOptions): Promise<string> {
-  if (existsSync(id_or_dir)) {
-    if (statSync(id_or_dir).isDirectory()) return id_or_dir;
-    throw new BimedixError("bad_option", {
-      given: `${id_or_dir}, which is a file`,
-      expected: "a model's directory",
-      todo: "pass the directory that holds config.json",
-    });
-  }
-  if (!/^[\w.-]+\/[\w.-]+$/.test(id_or_dir) || id_or_dir.includes("..")) {
-    throw new BimedixError("file_not_found", {
-      given: `model ${JSON.stringify(id_or_dir)}`,
-      expected: "an existing directory, or a hub id such as BiMediX/BiMediX-Bi",
-      todo: "check the name",
-    });
-  }
+/** The same for a LoRA adapter. Its revision is `main`: the one in `options` is the model's. */
+export function resolve_adapter(id_or_dir: string, { revision: _, ...options }: HubOptions = {}): Promise<string> {
+  const files = ["adapter_config.json", "adapter_model.safetensors"];
+  const wanted: Wanted = {
+    is_complete: async (snapshot) => files.every((file) => existsSync(join(snapshot, file))),
+    needs: (path) => files.includes(path),
+  };
+  return resolve_any(id_or_dir, "adapter", files[0]!, wanted, options);
+}
+
+function resolve_directory(id_or_dir: string, weights: boolean, options: HubOptions): Promise<string> {
   const wanted: Wanted = {
     is_complete: (snapshot) => is_model(snapshot, weights),
     needs: (path) => SMALL.test(path) || (weights && WEIGHTS.test(path)),
   };
+  return resolve_any(id_or_dir, "model", "config.json", wanted, options);
+}
+
+async function resolve_any(
+  id_or_dir: string,
+  kind: "model" | "adapter",
+  holds: string,
+  wanted: Wanted,
+  options: HubOptions,
+): Promise<string> {
+  if (existsSync(id_or_dir)) {
+    if (statSync(id_or_dir).isDirectory()) return id_or_dir;
+    throw new BimedixError("bad_option", {
+      given: `${id_or_dir}, which is a file`,
+      expected: `the directory of ${kind === "model" ? "a model" : "an adapter"}`,
+      todo: `pass the directory that holds ${holds}`,
+    });
+  }
+  if (!/^[\w.-]+\/[\w.-]+$/.test(id_or_dir) || id_or_dir.includes("..")) {
+    throw new BimedixError("file_not_found", {
+      given: `${kind} ${JSON.stringify(id_or_dir)}`,
+      expected: "an existing directory, or a hub id such as BiMediX/BiMediX-Bi",
+      todo: "check the name",
+    });
+  }
   return resolve({ type: "model", name: id_or_dir }, wanted, options);
 }
 

@@ -239,6 +239,10 @@ function to_bfloat16(values: Float32Array): Uint16Array {
   return Uint16Array.from(bits, (b) => (b + 0x7fff + ((b >>> 16) & 1)) >>> 16);
 }
 
+/** The values as they will be read again. */
+export const round_floats = (values: Float32Array, dtype: "F32" | "BF16"): Float32Array =>
+  dtype === "BF16" ? to_float32(new Uint8Array(to_bfloat16(values).buffer), "BF16") : values;
+
 /** Bytes of one file of a checkpoint, beyond which it is cut into several with an index. */
 const SHARD = 5e9;
 

@@ -69,7 +69,8 @@ export async function save_checkpoint(
     await rm(part, { recursive: true, force: true }).catch(() => {});
     throw file_error(error, dir, "a place for a checkpoint");
   }
-  for (const { dir: old } of (await checkpoints(output_dir)).slice(limit)) await rm(old, { recursive: true, force: true });
+  for (const { dir: old } of (await checkpoints(output_dir)).slice(limit))
+    await rm(old, { recursive: true, force: true });
   return dir;
 }
 
@@ -84,7 +85,10 @@ function* moments(parameters: ReadonlyMap<string, Parameter>, { moments }: AdamW
 }
 
 /** Puts a checkpoint's values into the parameters and the optimizer. @throws BimedixError bad_checkpoint when they do not fit */
-export async function load_checkpoint(dir: string, { parameters, optimizer }: Omit<TrainingState, "state">): Promise<TrainerState> {
+export async function load_checkpoint(
+  dir: string,
+  { parameters, optimizer }: Omit<TrainingState, "state">,
+): Promise<TrainerState> {
   const { optimizer_steps, ...state } = await read_json(join(dir, STATE), "bad_checkpoint");
   const file = join(dir, OPTIMIZER);
   const header = await read_safetensors_header(file);

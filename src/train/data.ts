@@ -46,7 +46,10 @@ export async function read_dataset(
     if (text.trim() === "") continue;
     try {
       const whole = encode_messages(to_messages(text, type), tokenizer, train_on_inputs);
-      const example = { input_ids: whole.input_ids.slice(0, sequence_len), learnt: whole.learnt.slice(0, sequence_len) };
+      const example = {
+        input_ids: whole.input_ids.slice(0, sequence_len),
+        learnt: whole.learnt.slice(0, sequence_len),
+      };
       if (whole.input_ids.length > sequence_len) report.truncated++;
       // The first token is never predicted.
       if (!example.learnt.subarray(1).includes(1)) {
@@ -118,7 +121,8 @@ function to_messages(text: string, type: DatasetRecipe["type"]): ChatMessage[] {
 
 function words(json: Json, field: string): string {
   const value = json[field];
-  if (typeof value !== "string" || value.trim() === "") throw new Problem(`${field} is ${value === undefined ? "missing" : "not a text"}`);
+  if (typeof value !== "string" || value.trim() === "")
+    throw new Problem(`${field} is ${value === undefined ? "missing" : "not a text"}`);
   return value;
 }
 
@@ -126,7 +130,8 @@ function chat_messages(json: Json): ChatMessage[] {
   const { messages } = json;
   if (!Array.isArray(messages) || messages.length === 0) throw new Problem("messages is not a list");
   for (const [i, message] of messages.entries()) {
-    if (!["system", "user", "assistant"].includes(message?.role)) throw new Problem(`message ${i} has the role ${JSON.stringify(message?.role)}`);
+    if (!["system", "user", "assistant"].includes(message?.role))
+      throw new Problem(`message ${i} has the role ${JSON.stringify(message?.role)}`);
     words(message, "content");
   }
   if (messages.at(-1).role !== "assistant") throw new Problem("the last message is not the assistant's");
@@ -147,9 +152,19 @@ function mcqa_messages(json: Json): ChatMessage[] {
   const { options } = json;
   const language: Language = json.language === "en" || json.language === "ar" ? json.language : language_of(question);
   const letters = option_letters[language];
-  if (!Array.isArray(options) || options.length < 2 || options.length > letters.length || options.some((option) => typeof option !== "string" || option.trim() === ""))
+  if (
+    !Array.isArray(options) ||
+    options.length < 2 ||
+    options.length > letters.length ||
+    options.some((option) => typeof option !== "string" || option.trim() === "")
+  )
     throw new Problem(`options is not a list of 2 to ${letters.length} texts`);
-  const answer = typeof json.answer === "string" ? [letters.indexOf(json.answer), option_letters.en.indexOf(json.answer), options.indexOf(json.answer)].find((i) => i >= 0) : json.answer;
+  const answer =
+    typeof json.answer === "string"
+      ? [letters.indexOf(json.answer), option_letters.en.indexOf(json.answer), options.indexOf(json.answer)].find(
+          (i) => i >= 0,
+        )
+      : json.answer;
   if (!Number.isInteger(answer) || (answer as number) < 0 || (answer as number) >= options.length)
     throw new Problem(`answer ${JSON.stringify(json.answer)} is not one of ${options.length} options`);
   const asked = mcqa_prompt(question, options as string[], language);
@@ -164,7 +179,11 @@ function mcqa_messages(json: Json): ChatMessage[] {
  * The tokens of a conversation in the model's chat format. The answers, and the token that ends each, are found by rendering
  * the conversation up to each turn: so they are what the model is asked for when it chats.
  */
-export function encode_messages(messages: readonly ChatMessage[], tokenizer: Tokenizer, train_on_inputs: boolean): Example {
+export function encode_messages(
+  messages: readonly ChatMessage[],
+  tokenizer: Tokenizer,
+  train_on_inputs: boolean,
+): Example {
   const render = (count: number, add_generation_prompt: boolean) =>
     tokenizer.apply_chat_template(messages.slice(0, count), { add_generation_prompt });
   const ids = render(messages.length, false);
@@ -174,7 +193,9 @@ export function encode_messages(messages: readonly ChatMessage[], tokenizer: Tok
     const before = i === 0 ? [] : render(i, true);
     const after = i === messages.length - 1 ? ids : render(i + 1, false);
     if (!starts_with(ids, before) || !starts_with(ids, after))
-      throw new Problem(`the chat template renders message ${i} otherwise at the end than in the middle of a conversation`);
+      throw new Problem(
+        `the chat template renders message ${i} otherwise at the end than in the middle of a conversation`,
+      );
     learnt.fill(1, before.length, after.length);
   }
   return { input_ids: Int32Array.from(ids), learnt };
@@ -236,7 +257,13 @@ export function generator(seed: number): () => number {
 export function to_batch(rows: readonly (readonly Example[])[], sequences: number): Batch {
   const width = Math.max(...rows.map((row) => row.reduce((sum, { input_ids }) => sum + input_ids.length, 0)));
   const empty = () => new Int32Array(sequences * width);
-  const batch: Batch = { sequences, input_ids: empty(), position_ids: empty(), documents: empty(), labels: empty().fill(-100) };
+  const batch: Batch = {
+    sequences,
+    input_ids: empty(),
+    position_ids: empty(),
+    documents: empty(),
+    labels: empty().fill(-100),
+  };
   for (const [i, row] of rows.entries()) {
     let at = i * width;
     for (const [document, { input_ids, learnt }] of row.entries()) {

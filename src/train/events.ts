@@ -42,8 +42,7 @@ export class EventFile {
     if (!this.begun) parts.push(record(event().bytes(3, "brain.Event:2")));
     this.begun = true;
     const summary = new Message();
-    for (const [tag, value] of Object.entries(scalars))
-      summary.bytes(1, new Message().bytes(1, tag).float(2, value));
+    for (const [tag, value] of Object.entries(scalars)) summary.bytes(1, new Message().bytes(1, tag).float(2, value));
     parts.push(record(event().int(2, step).bytes(5, summary)));
     await appendFile(this.file, Buffer.concat(parts)).catch((error) =>
       Promise.reject(file_error(error, this.file, "a place for the log")),

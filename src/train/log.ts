@@ -35,15 +35,21 @@ export class RunLog {
     readonly file: string,
     private readonly on_entry: (entry: LogEntry) => void,
   ) {
-    this.events = new EventFile(join(file, "..", `events.out.tfevents.${Math.floor(Date.now() / 1000)}.bimedix.${process.pid}`));
+    this.events = new EventFile(
+      join(file, "..", `events.out.tfevents.${Math.floor(Date.now() / 1000)}.bimedix.${process.pid}`),
+    );
   }
 
   /** Opens the log of a run that goes on after `step`; what an interrupted run wrote behind it is taken out. */
   static async open(output_dir: string, step: number, on_entry: (entry: LogEntry) => void): Promise<RunLog> {
-    await mkdir(output_dir, { recursive: true }).catch((error) => Promise.reject(file_error(error, output_dir, "a folder to write to")));
+    await mkdir(output_dir, { recursive: true }).catch((error) =>
+      Promise.reject(file_error(error, output_dir, "a folder to write to")),
+    );
     const file = join(output_dir, "log.jsonl");
     const before = step === 0 ? [] : (await read_log(file)).filter((entry) => entry.step <= step);
-    await write_atomically(file, (handle) => handle.writeFile(before.map((entry) => `${JSON.stringify(entry)}\n`).join("")));
+    await write_atomically(file, (handle) =>
+      handle.writeFile(before.map((entry) => `${JSON.stringify(entry)}\n`).join("")),
+    );
     return new RunLog(file, on_entry);
   }
 
@@ -71,7 +77,8 @@ function scalars(entry: LogEntry): Record<string, number> {
     if (typeof value === "number" && key !== "step")
       tags[key.startsWith("eval_") ? `eval/${key.slice(5)}` : `train/${key}`] = value;
   }
-  for (const [layer, entropy] of (entry.router_entropy ?? []).entries()) tags[`router_entropy/layer_${layer}`] = entropy;
+  for (const [layer, entropy] of (entry.router_entropy ?? []).entries())
+    tags[`router_entropy/layer_${layer}`] = entropy;
   for (const [layer, shares] of (entry.expert_load ?? []).entries())
     for (const [expert, load] of shares.entries()) tags[`expert_load/layer_${layer}/expert_${expert}`] = load;
   return tags;

@@ -36,27 +36,45 @@ export function plot_page(name: string, log: readonly LogEntry[]): string {
   const entropy = Array.from({ length: layers }, (_, layer): Point[] =>
     log.flatMap(({ step, router_entropy }) => (router_entropy ? [[step, router_entropy[layer]!] as Point] : [])),
   );
-  const sets = new Set(log.flatMap((entry) => Object.keys(entry).filter((key): key is `eval_${string}_loss` => /^eval_.+_loss$/.test(key))));
+  const sets = new Set(
+    log.flatMap((entry) =>
+      Object.keys(entry).filter((key): key is `eval_${string}_loss` => /^eval_.+_loss$/.test(key)),
+    ),
+  );
   const charts: Chart[] = [
-    { title: "Loss, nats a token", series: [{ name: "training", points: points("loss") }, { name: "held out", points: points("eval_loss") }] },
-    ...[...sets].map((key) => ({ title: `Held-out loss, ${key.slice(5, -5)}`, series: [{ name: "held out", points: points(key) }] })),
+    {
+      title: "Loss, nats a token",
+      series: [
+        { name: "training", points: points("loss") },
+        { name: "held out", points: points("eval_loss") },
+      ],
+    },
+    ...[...sets].map((key) => ({
+      title: `Held-out loss, ${key.slice(5, -5)}`,
+      series: [{ name: "held out", points: points(key) }],
+    })),
     { title: "Load-balancing loss", series: [{ name: "training", points: points("aux_loss") }] },
     { title: "Norm of the gradient", series: [{ name: "before clipping", points: points("grad_norm") }] },
     { title: "Learning rate", series: [{ name: "", points: points("learning_rate") }] },
     { title: "Tokens a second", series: [{ name: "", points: points("tokens_per_second") }] },
-    ...entropy.map((series, layer) => ({ title: `Entropy of the router, layer ${layer}, nats`, series: [{ name: "", points: series }] })),
+    ...entropy.map((series, layer) => ({
+      title: `Entropy of the router, layer ${layer}, nats`,
+      series: [{ name: "", points: series }],
+    })),
   ];
   const load = log.findLast(({ expert_load }) => expert_load)?.expert_load;
   const figures = charts.filter(({ series }) => series.some(({ points }) => points.length > 0)).map(chart);
   if (load && load.length > 0) figures.push(heat_map(load));
   return `<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">
-<title>${escape(name)}</title><style>${STYLE}</style><h1>${escape(name)}</h1>
+<title>${html(name)}</title><style>${STYLE}</style><h1>${html(name)}</h1>
 <p>${log.at(-1)?.step ?? 0} steps, ${(log.findLast(({ num_input_tokens_seen }) => num_input_tokens_seen)?.num_input_tokens_seen ?? 0).toLocaleString("en")} tokens.</p>
 <main>${figures.join("\n")}</main></html>\n`;
 }
 
-const escape = (text: string) => text.replace(/[&<>"]/g, (c) => ({ "&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&quot;" })[c]!);
-const number = (x: number) => (x !== 0 && Math.abs(x) < 1e-3 ? x.toExponential(1) : Number(x.toPrecision(4)).toLocaleString("en"));
+const html = (text: string) =>
+  text.replace(/[&<>"]/g, (c) => ({ "&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&quot;" })[c]!);
+const number = (x: number) =>
+  x !== 0 && Math.abs(x) < 1e-3 ? x.toExponential(1) : Number(x.toPrecision(4)).toLocaleString("en");
 
 const [WIDTH, HEIGHT, LEFT, BOTTOM] = [440, 220, 56, 24];
 
@@ -71,16 +89,25 @@ function chart({ title, series }: Chart): string {
     const at = y_of(y).toFixed(1);
     return `<line class="grid" x1="${LEFT}" x2="${WIDTH - 8}" y1="${at}" y2="${at}"/><text x="${LEFT - 4}" y="${at}" text-anchor="end" dominant-baseline="middle">${number(y)}</text>`;
   });
-  const ends = [low_x, high_x].map((x, i) => `<text x="${x_of(x)}" y="${HEIGHT - 6}" text-anchor="${i ? "end" : "start"}">${number(x)}</text>`);
+  const ends = [low_x, high_x].map(
+    (x, i) => `<text x="${x_of(x)}" y="${HEIGHT - 6}" text-anchor="${i ? "end" : "start"}">${number(x)}</text>`,
+  );
   const paths = series.map(({ points }, i) => {
     const mark = "ab"[i];
     const path = points.map(([x, y], n) => `${n ? "L" : "M"}${x_of(x).toFixed(1)} ${y_of(y).toFixed(1)}`).join("");
-    const dots = i === 0 ? "" : points.map(([x, y]) => `<circle class="b" r="2.5" cx="${x_of(x).toFixed(1)}" cy="${y_of(y).toFixed(1)}"/>`).join("");
+    const dots =
+      i === 0
+        ? ""
+        : points
+            .map(([x, y]) => `<circle class="b" r="2.5" cx="${x_of(x).toFixed(1)}" cy="${y_of(y).toFixed(1)}"/>`)
+            .join("");
     return `<path class="${mark}" d="${path}"/>${dots}`;
   });
   const named = series.filter(({ name, points }) => name && points.length > 0);
-  const ending = named.map(({ name, points }) => `${name}: ${number(points[0]![1])} → ${number(points.at(-1)![1])}`).join("; ");
-  return `<figure><figcaption>${escape(title)}</figcaption><svg viewBox="0 0 ${WIDTH} ${HEIGHT}" role="img" aria-label="${escape(`${title}. ${ending}`)}">${[...lines, ...ends, ...paths].join("")}</svg><small>${escape(ending)}</small></figure>`;
+  const ending = named
+    .map(({ name, points }) => `${name}: ${number(points[0]![1])} → ${number(points.at(-1)![1])}`)
+    .join("; ");
+  return `<figure><figcaption>${html(title)}</figcaption><svg viewBox="0 0 ${WIDTH} ${HEIGHT}" role="img" aria-label="${html(`${title}. ${ending}`)}">${[...lines, ...ends, ...paths].join("")}</svg><small>${html(ending)}</small></figure>`;
 }
 
 function range(values: readonly number[]): [number, number] {
@@ -100,7 +127,10 @@ function heat_map(load: readonly number[][]): string {
       return `<rect class="cell" ${place} fill-opacity="${(share / most).toFixed(3)}"><title>layer ${layer}, expert ${expert}: ${(100 * share).toFixed(1)} %</title></rect>`;
     }),
   );
-  const names = load.map((_, layer) => `<text x="${LEFT - 6}" y="${(layer + 0.5) * high}" text-anchor="end" dominant-baseline="middle">layer ${layer}</text>`);
+  const names = load.map(
+    (_, layer) =>
+      `<text x="${LEFT - 6}" y="${(layer + 0.5) * high}" text-anchor="end" dominant-baseline="middle">layer ${layer}</text>`,
+  );
   const size = `viewBox="0 0 ${LEFT + experts * wide} ${load.length * high}"`;
   return `<figure><figcaption>Load of the experts at the end</figcaption><svg ${size} role="img" aria-label="share of each expert by layer">${cells.join("")}${names.join("")}</svg><small>An even share is ${(100 / experts).toFixed(1)} %; the darkest is ${(100 * most).toFixed(1)} %.</small></figure>`;
 }

@@ -18,7 +18,9 @@ const dataset = z.strictObject({
   path: z.string().min(1).describe("JSON lines, one example a line; relative to the recipe"),
   type: z
     .enum(["chat", "instruction", "mcqa"])
-    .describe("chat: {messages}; instruction: {instruction, input?, output}; mcqa: {question, options, answer, context?}"),
+    .describe(
+      "chat: {messages}; instruction: {instruction, input?, output}; mcqa: {question, options, answer, context?}",
+    ),
   repeat: count().default(1).describe("how often an epoch holds it"),
 });
 
@@ -37,16 +39,25 @@ const adapter = z.strictObject({
 
 const schema = z.strictObject({
   base_model: z.string().min(1).describe("directory (relative to the recipe) or hub id"),
-  output_dir: z.string().min(1).describe("where the adapter, checkpoints and logs go; relative to the working directory"),
+  output_dir: z
+    .string()
+    .min(1)
+    .describe("where the adapter, checkpoints and logs go; relative to the working directory"),
   adapter: z.union([z.literal("none"), adapter]).describe("LoRA, or none to train every tensor of the model"),
   quantization: z
     .enum(["none", "nf4", "nf4_double"])
     .default("none")
     .describe("of the frozen base: NF4 in blocks of 64, nf4_double with the blocks' magnitudes in 8 bits"),
-  stream_weights: z.boolean().default(false).describe("read the base from the disk, layer by layer, instead of keeping it in memory"),
+  stream_weights: z
+    .boolean()
+    .default(false)
+    .describe("read the base from the disk, layer by layer, instead of keeping it in memory"),
   datasets: z.array(dataset).min(1).describe("what is learnt"),
   eval_datasets: z.array(dataset).default([]).describe("what is measured"),
-  on_damaged_line: z.enum(["stop", "skip"]).default("stop").describe("what a line that cannot be read does; skipped ones are counted"),
+  on_damaged_line: z
+    .enum(["stop", "skip"])
+    .default("stop")
+    .describe("what a line that cannot be read does; skipped ones are counted"),
   train_on_inputs: z.boolean().default(false).describe("learn the users' words too, not only the answers"),
   sequence_len: count(2).describe("tokens of a row; longer examples are cut"),
   sample_packing: z.boolean().default(true).describe("put several examples into a row; they do not see one another"),
@@ -64,13 +75,18 @@ const schema = z.strictObject({
   adam_epsilon: positive.default(1e-8),
   max_grad_norm: z.number().min(0).default(1).describe("gradients are scaled down to this norm; 0 never does"),
   router_aux_loss_coef: z.number().min(0).default(0.02).describe("of the load-balancing loss"),
-  gradient_checkpointing: z.boolean().default(true).describe("compute a layer's products again in the backward pass instead of keeping them"),
+  gradient_checkpointing: z
+    .boolean()
+    .default(true)
+    .describe("compute a layer's products again in the backward pass instead of keeping them"),
   seed: count(0).default(0).describe("of the adapter's start, the order of the data and dropout"),
   logging_steps: count().default(10),
   eval_steps: count().optional().describe("default: at the end of the run only"),
   save_steps: count().default(100).describe("checkpoints are also written at the end, and when the run is stopped"),
   save_total_limit: count().default(2).describe("older checkpoints are removed"),
-  max_skipped_steps: count().default(5).describe("steps in a row with gradients that are not finite, after which the run stops"),
+  max_skipped_steps: count()
+    .default(5)
+    .describe("steps in a row with gradients that are not finite, after which the run stops"),
   threads: count().optional().describe("of one operator; default: all cores"),
 });
 
@@ -104,7 +120,10 @@ export function parse_recipe(text: string, name: string, overrides: readonly str
     const value = at > 0 ? parseDocument(override.slice(at + 1)) : null;
     if (!value || value.errors.length > 0) problems.push(`${JSON.stringify(override)} is not key=value`);
     else if (problems.length === 0) {
-      const path = override.slice(0, at).split(".").map((key) => (/^\d+$/.test(key) ? Number(key) : key));
+      const path = override
+        .slice(0, at)
+        .split(".")
+        .map((key) => (/^\d+$/.test(key) ? Number(key) : key));
       try {
         document.setIn(path, value.toJS());
       } catch {
@@ -127,12 +146,15 @@ export function parse_recipe(text: string, name: string, overrides: readonly str
 function impossible(recipe: Recipe): string[] {
   const problems: string[] = [];
   const both = (a: keyof Recipe, b: keyof Recipe) => recipe[a] !== undefined && recipe[b] !== undefined;
-  if (recipe.num_epochs === undefined && recipe.max_steps === undefined) problems.push("neither num_epochs nor max_steps");
+  if (recipe.num_epochs === undefined && recipe.max_steps === undefined)
+    problems.push("neither num_epochs nor max_steps");
   if (both("num_epochs", "max_steps")) problems.push("both num_epochs and max_steps");
   if (both("warmup_steps", "warmup_ratio")) problems.push("both warmup_steps and warmup_ratio");
-  if (recipe.eval_steps !== undefined && recipe.eval_datasets.length === 0) problems.push("eval_steps without eval_datasets");
+  if (recipe.eval_steps !== undefined && recipe.eval_datasets.length === 0)
+    problems.push("eval_steps without eval_datasets");
   if (recipe.adapter === "none") {
-    if (recipe.quantization !== "none") problems.push(`quantization ${recipe.quantization} with adapter none: quantised weights cannot be learnt`);
+    if (recipe.quantization !== "none")
+      problems.push(`quantization ${recipe.quantization} with adapter none: quantised weights cannot be learnt`);
     if (recipe.stream_weights) problems.push("stream_weights with adapter none: learnt weights stay in memory");
   }
   return problems;
@@ -146,8 +168,11 @@ function explain(issue: z.core.$ZodIssue): string[] {
   }
   // Of a union only the branch that was meant says something: the object, unless a text was given.
   if (issue.code === "invalid_union") {
-    const branch = issue.errors.find((errors) => errors.some((error) => error.path.length > 0 || error.code === "unrecognized_keys"));
-    if (branch) return branch.flatMap((error) => explain({ ...error, path: [...issue.path, ...error.path] } as z.core.$ZodIssue));
+    const branch = issue.errors.find((errors) =>
+      errors.some((error) => error.path.length > 0 || error.code === "unrecognized_keys"),
+    );
+    if (branch)
+      return branch.flatMap((error) => explain({ ...error, path: [...issue.path, ...error.path] } as z.core.$ZodIssue));
     return [`${at}: expected none, or r, lora_alpha and so on`];
   }
   return [`${at}: ${issue.message.replace(/^Invalid input: /, "")}`];
@@ -160,8 +185,11 @@ export function recipe_keys(): string {
     for (const [key, field] of Object.entries(shape)) {
       const json = z.toJSONSchema(field, { io: "input", unrepresentable: "any" }) as Json;
       const optional = field.safeParse(undefined).success;
-      const fallback = json.default === undefined ? (optional ? "optional" : "required") : `default ${JSON.stringify(json.default)}`;
-      lines.push(`${`${prefix}${key}`.padEnd(30)} ${type_of(json).padEnd(22)} ${fallback.padEnd(16)} ${json.description ?? ""}`.trimEnd());
+      const fallback =
+        json.default === undefined ? (optional ? "optional" : "required") : `default ${JSON.stringify(json.default)}`;
+      lines.push(
+        `${`${prefix}${key}`.padEnd(30)} ${type_of(json).padEnd(22)} ${fallback.padEnd(16)} ${json.description ?? ""}`.trimEnd(),
+      );
       if (key === "adapter") list(adapter.shape, "  adapter.");
       if (key === "datasets") list(dataset.shape, "  datasets[].");
     }

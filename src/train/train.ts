@@ -1,12 +1,13 @@
 /** A training run: from a recipe to an adapter, or to a model. `run_training` is the whole of it; what it needs is beside. */
 import { createHash } from "node:crypto";
-import { copyFile, mkdir, readdir } from "node:fs/promises";
+import { mkdir } from "node:fs/promises";
 import { basename, join } from "node:path";
 import { aborted, BimedixError } from "../errors.js";
 import { file_hash, read_json } from "../files.js";
 import { adapted_tensors, adapter_config, lora_scale, lora_shapes, write_adapter } from "../model/adapter.js";
 import { expected_tensors } from "../model/checkpoint.js";
 import { resolve_model } from "../model/hub.js";
+import { copy_model_files } from "../model/merge.js";
 import { write_shards } from "../model/safetensors.js";
 import { open_store } from "../model/store.js";
 import { fallback_template } from "../text/prompts.js";
@@ -91,7 +92,12 @@ export async function run_training(recipe: Recipe, options: TrainOptions = {}): 
     if (newest) Object.assign(state, await resumed(newest.dir, { parameters, optimizer }, state.fingerprint));
     const write_model = model_writer(recipe, dir, base, parameters);
     const save = async () => {
-      const saved = await save_checkpoint(recipe.output_dir, { parameters, optimizer, state }, write_model, recipe.save_total_limit);
+      const saved = await save_checkpoint(
+        recipe.output_dir,
+        { parameters, optimizer, state },
+        write_model,
+        recipe.save_total_limit,
+      );
       on_event({ kind: "checkpoint", dir: saved });
     };
     const log = await RunLog.open(recipe.output_dir, state.global_step, (entry) => on_event({ kind: "log", entry }));
@@ -137,10 +143,16 @@ export async function run_training(recipe: Recipe, options: TrainOptions = {}): 
       state.tokens_seen += result.tokens;
       state.skipped += Number(result.skipped);
       state.skipped_in_a_row = result.skipped ? state.skipped_in_a_row + 1 : 0;
-      const entry = { ...result.entry, step: state.global_step, epoch: plan.epoch_at(state.global_step), num_input_tokens_seen: state.tokens_seen };
+      const entry = {
+        ...result.entry,
+        step: state.global_step,
+        epoch: plan.epoch_at(state.global_step),
+        num_input_tokens_seen: state.tokens_seen,
+      };
       if (state.skipped > 0) entry.skipped_steps = state.skipped;
       state.pending.push({ entry, seconds: result.seconds, tokens: result.tokens });
-      const left = ((performance.now() - began) / 1000 / (state.global_step - first)) * (plan.steps - state.global_step);
+      const left =
+        ((performance.now() - began) / 1000 / (state.global_step - first)) * (plan.steps - state.global_step);
       on_event({ kind: "step", step: state.global_step, steps: plan.steps, entry, seconds_left: left });
       const last = state.global_step === plan.steps;
       if (last || state.global_step % recipe.logging_steps === 0) {
@@ -261,7 +273,12 @@ class Plan {
     const batches: Batch[] = [];
     for (let at = 0; at < rows.length; at += micro_batch_size) {
       const own = rows.slice(at, at + micro_batch_size);
-      batches.push(to_batch(own.map((row) => row.map((index) => this.data[index]!)), micro_batch_size));
+      batches.push(
+        to_batch(
+          own.map((row) => row.map((index) => this.data[index]!)),
+          micro_batch_size,
+        ),
+      );
     }
     return batches;
   }
@@ -294,7 +311,11 @@ class Plan {
 }
 
 /** The loss on data that is not learnt from: a sum in nats, and of how many tokens. */
-async function measure(network: Network, examples: readonly Example[], recipe: Recipe): Promise<{ nll: number; labels: number }> {
+async function measure(
+  network: Network,
+  examples: readonly Example[],
+  recipe: Recipe,
+): Promise<{ nll: number; labels: number }> {
   const lengths = examples.map(({ input_ids }) => input_ids.length);
   const rows = pack(lengths, recipe.sequence_len, true, 0);
   const total = { nll: 0, labels: 0 };
@@ -320,7 +341,12 @@ async function training_tokenizer(dir: string, vocab_size: number): Promise<Toke
   return tokenizer;
 }
 
-async function read_examples(dataset: DatasetRecipe, recipe: Recipe, tokenizer: Tokenizer, on_event: (event: TrainEvent) => void): Promise<Example[]> {
+async function read_examples(
+  dataset: DatasetRecipe,
+  recipe: Recipe,
+  tokenizer: Tokenizer,
+  on_event: (event: TrainEvent) => void,
+): Promise<Example[]> {
   const { examples, report } = await read_dataset(dataset, tokenizer, recipe);
   on_event({ kind: "data", report });
   return examples;
@@ -344,7 +370,11 @@ function adapter_shape({ adapter }: Recipe, { config }: BaseModel): AdapterShape
  * A as PEFT begins (Kaiming's uniform with a = sqrt(5), which is 1 / sqrt(columns)), B zero: the adapter changes nothing at first.
  * Source: reset_lora_parameters in peft/tuners/lora/layer.py
  */
-async function make_parameters(recipe: Recipe, base: BaseModel, adapter: AdapterShape | null): Promise<Map<string, Parameter>> {
+async function make_parameters(
+  recipe: Recipe,
+  base: BaseModel,
+  adapter: AdapterShape | null,
+): Promise<Map<string, Parameter>> {
   const parameters = new Map<string, Parameter>();
   const add = (name: string, shape: readonly number[], data: Float32Array) =>
     parameters.set(name, { shape, data, gradient: new Float32Array(data.length) });
@@ -356,8 +386,15 @@ async function make_parameters(recipe: Recipe, base: BaseModel, adapter: Adapter
   for (const [tensor, dims] of adapter.tensors) {
     const random = generator(mix(recipe.seed, number++));
     const bound = 1 / Math.sqrt(dims[1]);
-    const [a, b] = lora_shapes(tensor, dims, adapter.rank) as [{ name: string; shape: number[] }, { name: string; shape: number[] }];
-    add(a.name, a.shape, Float32Array.from({ length: adapter.rank * dims[1] }, () => (2 * random() - 1) * bound));
+    const [a, b] = lora_shapes(tensor, dims, adapter.rank) as [
+      { name: string; shape: number[] },
+      { name: string; shape: number[] },
+    ];
+    add(
+      a.name,
+      a.shape,
+      Float32Array.from({ length: adapter.rank * dims[1] }, () => (2 * random() - 1) * bound),
+    );
     add(b.name, b.shape, new Float32Array(dims[0] * adapter.rank));
   }
   return parameters;
@@ -373,26 +410,36 @@ function model_writer(recipe: Recipe, dir: string, base: BaseModel, parameters: 
     }
     const stored = await read_json(join(dir, "config.json"), "bad_config");
     const dtype = [stored.torch_dtype, stored.dtype].includes("bfloat16") ? ("BF16" as const) : undefined;
-    await write_shards(target, tensors.map((tensor) => ({ ...tensor, dtype })));
+    await write_shards(
+      target,
+      tensors.map((tensor) => ({ ...tensor, dtype })),
+    );
     await copy_model_files(dir, target);
   };
 }
 
-/** Configuration, tokenizer and template of a model, without its weights. */
-export async function copy_model_files(from: string, to: string): Promise<void> {
-  for (const name of await readdir(from))
-    if (/^(?!.*\.index\.json$).*\.(json|jinja|model)$/.test(name)) await copyFile(join(from, name), join(to, name));
-}
-
 /** What must be the same for a run to go on: the recipe but for how it reports, and the data's bytes. */
 async function fingerprint(recipe: Recipe): Promise<string> {
-  const { output_dir, logging_steps, eval_steps, save_steps, save_total_limit, threads, max_skipped_steps, ...deciding } = recipe;
+  const {
+    output_dir,
+    logging_steps,
+    eval_steps,
+    save_steps,
+    save_total_limit,
+    threads,
+    max_skipped_steps,
+    ...deciding
+  } = recipe;
   const hash = createHash("sha256").update(JSON.stringify(deciding));
   for (const { path } of [...recipe.datasets, ...recipe.eval_datasets]) hash.update(await file_hash(path));
   return hash.digest("hex");
 }
 
-async function resumed(dir: string, training: { parameters: ReadonlyMap<string, Parameter>; optimizer: AdamW }, expected: string): Promise<TrainerState> {
+async function resumed(
+  dir: string,
+  training: { parameters: ReadonlyMap<string, Parameter>; optimizer: AdamW },
+  expected: string,
+): Promise<TrainerState> {
   const state = await load_checkpoint(dir, training);
   if (state.fingerprint === expected) return state;
   throw new BimedixError("bad_option", {
@@ -415,4 +462,3 @@ const non_finite = ({ skipped_in_a_row }: TrainerState, { step }: LogEntry) =>
     expected: "finite gradients",
     todo: "lower learning_rate and go on from the last checkpoint",
   });
-

@@ -31,7 +31,7 @@ function batch(key: string): Batch {
 }
 
 async function adapted(dtype: StoredDtype, { keep = false, stream = false, sequences = 2, dropout = 0 } = {}) {
-  const base = await BaseModel.open(await open_store(join(twins, "mixtral-train"), { dtype }), { stream });
+  const base = await BaseModel.open(await open_store(join(root, "test/fixtures/train/base"), { dtype }), { stream });
   const tensors = new Map(adapted_tensors(base.config, lora_targets).map(({ name, shape }) => [name, shape]));
   const adapter: AdapterShape = { rank, scale: lora_scale(rank, lora_alpha, false), dropout, tensors };
   const parameters = new Map<string, Parameter>();

@@ -1,0 +1,148 @@
+/** Adapters: files that PEFT wrote, in both layouts (tools/make_adapter_fixtures.py), and what the engine makes of them. */
+import assert from "node:assert/strict";
+import { cp, mkdtemp, readFile, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { describe, test } from "node:test";
+import { LocalEngine } from "../../src/engine/local.js";
+import { read_adapter, write_adapter } from "../../src/model/adapter.js";
+import { read_config } from "../../src/model/config.js";
+import { lora_a_name, lora_b_name } from "../../src/model/lora.js";
+import { merge_adapter } from "../../src/model/merge.js";
+import { write_safetensors } from "../../src/model/safetensors.js";
+import { open_store } from "../../src/model/store.js";
+import { max_difference, read_arrays, rejects, root, twins } from "../fixtures.js";
+
+const base = join(root, "test/fixtures/train/base");
+const made = (name: string) => join(root, "test/fixtures/train", name);
+const names = ["peft4", "peft4-rslora", "peft5", "peft5-converted"];
+const adapters = Object.fromEntries(names.map((name) => [name, made(name)]));
+const temporary = () => mkdtemp(join(tmpdir(), "bimedix-"));
+
+async function reference(name: string) {
+  const arrays = await read_arrays(join(made(name), "reference.safetensors"));
+  return { input_ids: arrays.get("input_ids")!.data, logits: arrays.get("logits")!.data };
+}
+
+describe("adapters", () => {
+  test("each gives PEFT's logits, chosen by call among several on one base", async () => {
+    const engine = await LocalEngine.create(await open_store(base, { dtype: "fp32" }), { adapters, adapter: "peft5" });
+    const plain = await LocalEngine.create(await open_store(base, { dtype: "fp32" }));
+    for (const name of [...names, ...names.toReversed()]) {
+      const { input_ids, logits } = await reference(name);
+      const result = await engine.forward([input_ids], { adapter: name });
+      assert.ok(max_difference(result.logits[0]!, logits) < 1e-4, name);
+      const without = await engine.forward([input_ids], { adapter: null });
+      assert.equal(max_difference(without.logits[0]!, (await plain.forward([input_ids])).logits[0]!), 0);
+      assert.ok(max_difference(without.logits[0]!, logits) > 0.01);
+      // A continuation with one adapter does not see what another left in the cache.
+      const tokens: number[] = [];
+      for await (const { token_id } of engine.generate([input_ids], {
+        adapter: name,
+        max_new_tokens: 3,
+        eos_token_id: null,
+      }))
+        tokens.push(token_id);
+      const alone = await LocalEngine.create(await open_store(base, { dtype: "fp32" }), {
+        adapters: { one: made(name) },
+      });
+      const expected: number[] = [];
+      for await (const { token_id } of alone.generate([input_ids], {
+        adapter: "one",
+        max_new_tokens: 3,
+        eos_token_id: null,
+      }))
+        expected.push(token_id);
+      assert.deepEqual(tokens, expected);
+      await alone.dispose();
+    }
+    const { input_ids, logits } = await reference("peft5");
+    assert.ok(max_difference((await engine.forward([input_ids])).logits[0]!, logits) < 1e-4, "the default one");
+    await rejects(
+      engine.forward([input_ids], { adapter: "other" }),
+      "bad_option",
+      /"other".*peft4, peft4-rslora, peft5, peft5-converted/,
+    );
+    await engine.dispose();
+    await plain.dispose();
+  });
+
+  for (const name of names)
+    test(`${name} merged gives the same logits as unmerged`, async () => {
+      // In float32: in the base's own bfloat16 the sum is rounded.
+      const [exact, output] = [await temporary(), await temporary()];
+      const arrays = await read_arrays(join(base, "model.safetensors"));
+      const tensors = [...arrays].map(([key, { shape, data }]) => ({
+        name: key,
+        shape,
+        data: Float32Array.from(data),
+      }));
+      await write_safetensors(join(exact, "model.safetensors"), tensors);
+      await cp(join(base, "config.json"), join(exact, "config.json"));
+      const { pairs } = await read_adapter(made(name), await read_config(base));
+      assert.equal(await merge_adapter(exact, made(name), output), pairs.size);
+      const merged = await LocalEngine.create(await open_store(output, { dtype: "fp32" }));
+      const { input_ids, logits } = await reference(name);
+      assert.ok(max_difference((await merged.forward([input_ids])).logits[0]!, logits) < 1e-4);
+      await merged.dispose();
+    });
+
+  test("what is written is read again, and both layouts of one adapter are the same pairs", async () => {
+    const config = await read_config(base);
+    const dir = await temporary();
+    const { pairs, config: json } = await read_adapter(made("peft5"), config);
+    const tensors = [...pairs].flatMap(([name, { rank, a, b }]) => [
+      { name: lora_a_name(name), shape: [rank, a.length / rank], data: a },
+      { name: lora_b_name(name), shape: [b.length / rank, rank], data: b },
+    ]);
+    await write_adapter(dir, { ...json, target_parameters: null }, tensors);
+    const again = await read_adapter(dir, config);
+    assert.deepEqual([...again.pairs], [...pairs]);
+  });
+
+  test("what does not fit is refused, not dropped", async () => {
+    const config = await read_config(base);
+    const changed = async (name: string, change: (json: Record<string, unknown>) => void) => {
+      const dir = await temporary();
+      await cp(made(name), dir, { recursive: true });
+      const file = join(dir, "adapter_config.json");
+      const json = JSON.parse(await readFile(file, "utf8"));
+      change(json);
+      await writeFile(file, JSON.stringify(json));
+      return dir;
+    };
+    const refuses = async (name: string, mentions: RegExp, change: (json: Record<string, unknown>) => void) =>
+      rejects(read_adapter(await changed(name, change), config), "bad_adapter", mentions);
+    await refuses("peft4", /peft_type IA3/, (json) => (json.peft_type = "IA3"));
+    await refuses("peft4", /use_dora/, (json) => (json.use_dora = true));
+    await refuses("peft4", /modules_to_save/, (json) => (json.modules_to_save = ["lm_head"]));
+    await refuses("peft4", /rank 4 .*8, as adapter_config/, (json) => (json.r = 8));
+    await refuses("peft4", /lora_alpha/, (json) => (json.lora_alpha = 0));
+    await refuses("peft4", /alpha_pattern/, (json) => (json.alpha_pattern = { "(a+)+$": 3 }));
+    await refuses("peft5", /fused experts/, (json) => delete json.peft_version);
+    const other = await read_config(join(twins, "mixtral-4-experts-fused"));
+    await rejects(read_adapter(made("peft4"), other), "bad_adapter", /for a matrix \[/);
+    await rejects(
+      read_adapter(made("peft4"), await read_config(join(twins, "llama3-rope"))),
+      "bad_adapter",
+      /block_sparse_moe|q_proj/,
+    );
+    await rejects(read_adapter(base, config), "file_not_found", /adapter_config/);
+  });
+
+  test("an adapter that changes nothing is not merged", async () => {
+    const config = await read_config(base);
+    const dir = await temporary();
+    const { pairs, config: json } = await read_adapter(made("peft4"), config);
+    const tensors = [...pairs].flatMap(([name, { rank, a, b }]) => [
+      { name: lora_a_name(name), shape: [rank, a.length / rank], data: a },
+      {
+        name: lora_b_name(name),
+        shape: [b.length / rank, rank],
+        data: name.includes("experts.2.w3") ? b.map(() => 0) : b,
+      },
+    ]);
+    await write_adapter(dir, json, tensors);
+    await rejects(merge_adapter(base, dir, await temporary()), "bad_adapter", /layers.0.*experts.2.w3.*as it is/);
+  });
+});
