@@ -3,9 +3,10 @@ import { join } from "node:path";
 import { BimedixError } from "../errors.js";
 import { resolve_adapter, resolve_model } from "../model/hub.js";
 import { merge_adapter } from "../model/merge.js";
+import { launch, write_axolotl } from "../train/axolotl.js";
 import { write_plot } from "../train/plot.js";
 import { read_recipe, recipe_keys } from "../train/recipe.js";
-import { run_training, type TrainEvent } from "../train/train.js";
+import { run_training, type TrainEvent } from "../train/run.js";
 import { print_json, progress_bar } from "./common.js";
 
 export interface TrainCommand {
@@ -32,6 +33,12 @@ export async function train(
       todo: "name a recipe; --keys lists what stands in one",
     });
   const recipe = await read_recipe(recipe_file, overrides);
+  if (options.engine === "axolotl") {
+    const command = await write_axolotl(recipe);
+    process.stdout.write(`${command.join(" ")}\n`);
+    if (!options.dryRun) await launch(command);
+    return;
+  }
   const stop = new AbortController();
   const on_signal = () => {
     if (stop.signal.aborted) process.exit(130);

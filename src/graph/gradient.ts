@@ -44,11 +44,6 @@ export function gradients(seeds: ReadonlyMap<Value, Value>, wanted: readonly Val
 
 const scalar = (like: Value, value: number) => like.graph.constant("float32", [value], []);
 const negative = (x: Value) => op.mul(x, scalar(x, -1));
-const last_two = (x: Value) => {
-  const axes = x.dims.map((_, i) => i);
-  return op.transpose(x, [...axes.slice(0, -2), axes.at(-1)!, axes.at(-2)!]);
-};
-
 /** Sums a gradient over what broadcasting repeated. */
 function reduced(gradient: Value, like: Value): Value {
   let sum = gradient;
@@ -69,6 +64,26 @@ function through_rms_norm(x: Value, weight: Value, epsilon: number, gradient: Va
   const scaled = op.mul(gradient, weight);
   const along = op.mul(normed, mean(op.mul(scaled, normed)));
   return { x: op.div(op.sub(scaled, along), rms), weight: reduced(op.mul(gradient, normed), weight) };
+}
+
+/** Through `alpha * a b`, either factor transposed or not. A factor that is shared by a batch sums over it. */
+function through_product(
+  { inputs: [a, b] }: Node,
+  g: Value,
+  needs: (input: number) => boolean,
+  alpha: number,
+  transpose_a: boolean,
+  transpose_b: boolean,
+): (Value | null)[] {
+  const left = () =>
+    transpose_a
+      ? op.matmul(b!, g, { transpose_a: transpose_b, transpose_b: true, alpha })
+      : op.matmul(g, b!, { transpose_b: !transpose_b, alpha });
+  const right = () =>
+    transpose_b
+      ? op.matmul(g, a!, { transpose_a: true, transpose_b: transpose_a, alpha })
+      : op.matmul(a!, g, { transpose_a: !transpose_a, alpha });
+  return [maybe(needs(0), () => reduced(left(), a!)), maybe(needs(1), () => reduced(right(), b!))];
 }
 
 const epsilon_of = ({ attributes }: Node) => (attributes.epsilon as { float: number }).float;
@@ -97,23 +112,13 @@ const rules: Record<string, Rule> = {
     const at = axis! < 0 ? axis! + x!.dims.length : axis!;
     return [op.expand_like(attributes.keepdims === 1 ? g! : op.unsqueeze(g!, at), x!)];
   },
-  MatMul: ({ inputs: [a, b] }, [g], needs) => [
-    maybe(needs(0), () => reduced(op.matmul(g!, b!, { transpose_b: true }), a!)),
-    maybe(needs(1), () => reduced(op.matmul(last_two(a!), g!), b!)),
-  ],
-  FusedMatMul: ({ inputs: [a, b], attributes }, [g], needs) => {
-    const alpha = (attributes.alpha as { float: number }).float;
-    const transposed = attributes.transB === 1;
-    const left = () => op.matmul(g!, transposed ? last_two(b!) : b!, { transpose_b: true, alpha });
-    const right = () => (transposed ? op.matmul(last_two(g!), last_two(a!), { transpose_b: true, alpha }) : product());
-    const product = () => op.mul(op.matmul(last_two(a!), g!), scalar(g!, alpha));
-    return [maybe(needs(0), () => reduced(left(), a!)), maybe(needs(1), () => reduced(right(), b!))];
+  MatMul: (node, [g], needs) => through_product(node, g!, needs, 1, false, false),
+  FusedMatMul: (node, [g], needs) => {
+    const { alpha, transA, transB } = node.attributes as { alpha: { float: number }; transA: number; transB: number };
+    return through_product(node, g!, needs, alpha.float, transA === 1, transB === 1);
   },
   // x times the transpose of the weight
-  Gemm: ({ inputs: [x, weight] }, [g], needs) => [
-    maybe(needs(0), () => op.matmul(g!, weight!)),
-    maybe(needs(1), () => op.matmul(last_two(g!), x!)),
-  ],
+  Gemm: (node, [g], needs) => through_product(node, g!, needs, 1, false, true),
   // The codes are not differentiable.
   MatMulBnb4: ({ inputs: [, codes, absmax], attributes }, [g]) => {
     const { N: rows, K: columns, block_size } = attributes as Record<string, number>;

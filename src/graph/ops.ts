@@ -96,13 +96,16 @@ export function reduce_sum(x: Value, axis: number, keepdims = true): Value {
   });
 }
 
-/** `[..., M, K] x [..., K, N]`, the leading dimensions broadcast; `transpose_b` takes b as `[..., N, K]`, and the product is multiplied by `alpha`. */
-export function matmul(a: Value, b: Value, { transpose_b = false, alpha = 1 } = {}): Value {
-  same("MatMul", [a, b], a.dim(-1), b.dim(transpose_b ? -1 : -2));
+/**
+ * `[..., M, K] x [..., K, N]`, the leading dimensions broadcast; `transpose_a` takes a as `[..., K, M]`, `transpose_b` takes b as
+ * `[..., N, K]`, and the product is multiplied by `alpha`.
+ */
+export function matmul(a: Value, b: Value, { transpose_a = false, transpose_b = false, alpha = 1 } = {}): Value {
+  same("MatMul", [a, b], a.dim(transpose_a ? -2 : -1), b.dim(transpose_b ? -1 : -2));
   const batch = broadcast_dims("MatMul", [a, b], a.dims.slice(0, -2), b.dims.slice(0, -2));
-  const dims = [...batch, a.dim(-2), b.dim(transpose_b ? -2 : -1)];
-  if (!transpose_b && alpha === 1) return single("MatMul", [a, b], dims);
-  const attributes = { transB: Number(transpose_b), alpha: { float: alpha } };
+  const dims = [...batch, a.dim(transpose_a ? -1 : -2), b.dim(transpose_b ? -2 : -1)];
+  if (!transpose_a && !transpose_b && alpha === 1) return single("MatMul", [a, b], dims);
+  const attributes = { transA: Number(transpose_a), transB: Number(transpose_b), alpha: { float: alpha } };
   return single("FusedMatMul", [a, b], dims, { attributes, domain: MICROSOFT });
 }
 

@@ -115,8 +115,12 @@ function trace(name: string, { stored, adapter }: TrainShape, build: Build) {
     lora.push(value);
     return value;
   };
-  const seed = adapter?.dropout ? graph.input("dropout_seed", "int64", [1]) : null;
-  const salted = (salt: number) => op.add(seed!, graph.constant("int64", [salt]));
+  let seed: Value | null = null;
+  const dropped = (x: Value) => {
+    if (!adapter?.dropout) return x;
+    seed ??= graph.input("dropout_seed", "int64", [1]);
+    return op.dropout(x, adapter.dropout, op.add(seed, graph.constant("int64", [lora.length])));
+  };
   const weights = new LoraWeights(new Weights(graph, stored, 0, "input"), {
     pair: (key) => {
       const dims = adapter?.tensors.get(key);
@@ -124,7 +128,7 @@ function trace(name: string, { stored, adapter }: TrainShape, build: Build) {
       const { rank, scale } = adapter;
       return { a: matrix(lora_a_name(key), [rank, dims[1]]), b: matrix(lora_b_name(key), [dims[0], rank]), scale };
     },
-    dropout: (x) => (seed ? op.dropout(x, adapter!.dropout, salted(lora.length)) : x),
+    dropout: dropped,
     on_product: (key, value) => products.set(`product ${key}`, value),
   });
   const { input, outputs } = build(graph, weights);

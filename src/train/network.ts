@@ -61,6 +61,8 @@ export class Network {
     readonly parameters: ReadonlyMap<string, Parameter>,
     private readonly layers: Sessions,
     private readonly head: Sessions,
+    /** A layer without dropout. */
+    private readonly exact: { graph: Graph; session: InferenceSession },
   ) {}
 
   /** @param parameters what is learnt, by name: A and B of each adapted tensor, or the model's own tensors */
@@ -77,14 +79,19 @@ export class Network {
       return { pair, forward: await session(pair.forward), backward: await session(pair.backward) };
     };
     const layers = await sessions(layer_graphs(whole));
-    return new Network(base, whole, parameters, layers, await sessions(head_graphs(whole)));
+    const head = await sessions(head_graphs(whole));
+    let exact = { graph: layers.pair.forward, session: layers.forward };
+    if (whole.adapter?.dropout) {
+      const { forward: graph } = layer_graphs({ ...whole, adapter: { ...whole.adapter, dropout: 0 }, keep: false });
+      exact = { graph, session: await session(graph) };
+    }
+    return new Network(base, whole, parameters, layers, head, exact);
   }
 
   async release(): Promise<void> {
-    for (const { forward, backward } of [this.layers, this.head]) {
-      await forward.release();
-      await backward.release();
-    }
+    const { layers, head, exact } = this;
+    const all = new Set([layers.forward, layers.backward, head.forward, head.backward, exact.session]);
+    for (const session of all) await session.release();
   }
 
   /** The loss of a batch; nothing is learnt from it. */
@@ -108,7 +115,9 @@ export class Network {
       attention_bias: attention_bias(batch, config.sliding_window),
     };
     const dropout = (layer: number): Feeds =>
-      adapter?.dropout ? { dropout_seed: int64([learn ? mix(learn.seed, layer) : 0]) } : {};
+      learn && adapter?.dropout ? { dropout_seed: int64([mix(learn.seed, layer)]) } : {};
+    const { pair, backward } = this.layers;
+    const forward = learn ? { graph: pair.forward, session: this.layers.forward } : this.exact;
 
     // Forward: a layer's input is what is kept of it, and its products where there is room for them.
     const inputs: Tensor[] = [];
@@ -118,9 +127,9 @@ export class Network {
     for (let layer = 0; layer < depth; layer++) {
       const tensors = await base.layer(layer);
       if (layer + 1 < depth) base.prefetch(layer + 1);
-      const { pair, forward } = this.layers;
-      const feeds = { ...shared, ...dropout(layer), hidden, ...this.tensors(pair.forward, layer, tensors) };
-      const result = await forward.run(feeds, ["output", ...result_names(pair, learn !== null)]);
+      const feeds = { ...shared, ...dropout(layer), hidden, ...this.tensors(forward.graph, layer, tensors) };
+      const names = forward.graph.outputs.map(({ name }) => name).filter((name) => learn || !pair.kept.includes(name));
+      const result = await forward.session.run(feeds, names);
       if (result.router_logits) router_logits.push(result.router_logits.data as Float32Array);
       if (learn) {
         inputs.push(hidden);
@@ -141,7 +150,6 @@ export class Network {
     for (let layer = depth - 1; layer >= 0; layer--) {
       const tensors = await base.layer(layer);
       base.prefetch(layer - 1);
-      const { pair, backward } = this.layers;
       const feeds: Feeds = {
         ...shared,
         ...dropout(layer),
@@ -244,9 +252,6 @@ export class Network {
 }
 
 const of_layer = (name: string, layer: number) => name.replace("model.layers.0.", `model.layers.${layer}.`);
-
-const result_names = ({ forward, kept }: Pair, learn: boolean) =>
-  forward.outputs.map(({ name }) => name).filter((name) => name !== "output" && (learn || !kept.includes(name)));
 
 /** `[sequences, 1, 1, tokens, tokens]`: a token sees what stands before it in its document, and itself. */
 function attention_bias({ sequences, documents }: Batch, window: number | null): Tensor {

@@ -5,7 +5,8 @@ import { describe, test } from "node:test";
 import { gradients } from "../../src/graph/gradient.js";
 import { type Dim, Graph, type Value } from "../../src/graph/graph.js";
 import * as op from "../../src/graph/ops.js";
-import { create_session, type Feeds, float32 } from "../../src/graph/session.js";
+import { create_session, type Feeds, float32, int64 } from "../../src/graph/session.js";
+import { dequantize_nf4, NF4_BLOCK, quantize_nf4 } from "../../src/model/nf4.js";
 
 const STEP = 1e-2;
 
@@ -98,6 +99,17 @@ async function check({ inputs: shapes, dims = shapes, build }: Case): Promise<vo
 }
 
 const int = (graph: Graph, ...values: number[]) => graph.constant("int64", values);
+const bytes = ({ buffer }: BigInt64Array | Float32Array) => new Uint8Array(buffer as ArrayBuffer);
+function nf4_matrix(graph: Graph, rows: number, columns: number): op.Nf4Matrix {
+  const { codes, absmax } = quantize_nf4(numbers(rows * columns, 9));
+  return {
+    rows,
+    columns,
+    block_size: NF4_BLOCK,
+    codes: graph.weight("codes", "uint8", [codes.length], codes),
+    absmax: graph.weight("absmax", "float32", [absmax.length], bytes(absmax)),
+  };
+}
 const positive = (x: Value) => op.add(op.mul(x, x), x.graph.constant("float32", [0.5]));
 
 const cases: Record<string, Case> = {
@@ -127,6 +139,15 @@ const cases: Record<string, Case> = {
   },
   QuickGelu: { inputs: [[2, 3]], build: (_, [x]) => [op.silu(x!)] },
   Softmax: { inputs: [[2, 2, 4]], build: (_, [x]) => [op.softmax(x!)] },
+  LogSoftmax: { inputs: [[3, 5]], build: (_, [x]) => [op.log_softmax(x!)] },
+  GatherElements: {
+    inputs: [[3, 5]],
+    build: (graph, [x]) => [
+      op.gather_last(x!, graph.weight("indices", "int64", [3, 1], bytes(BigInt64Array.of(4n, 0n, 2n)))),
+    ],
+  },
+  MatMulBnb4: { inputs: [[3, 128]], build: (graph, [x]) => [op.linear_nf4(x!, nf4_matrix(graph, 6, 128))] },
+  Dropout: { inputs: [[5, 8]], build: (graph, [x]) => [op.dropout(x!, 0.4, int(graph, 77))] },
   ReduceSum: { inputs: [[2, 3, 2]], build: (_, [x]) => [op.reduce_sum(x!, 1), op.reduce_sum(x!, -1, false)] },
   MatMul: {
     inputs: [
@@ -148,6 +169,20 @@ const cases: Record<string, Case> = {
       [2, 5, 4],
     ],
     build: (_, [a, b]) => [op.matmul(a!, b!, { transpose_b: true, alpha: 0.5 })],
+  },
+  "FusedMatMul, the first transposed": {
+    inputs: [
+      [2, 4, 3],
+      [2, 4, 2],
+    ],
+    build: (_, [a, b]) => [op.matmul(a!, b!, { transpose_a: true, alpha: 0.5 })],
+  },
+  "FusedMatMul, both transposed": {
+    inputs: [
+      [4, 3],
+      [2, 4],
+    ],
+    build: (_, [a, b]) => [op.matmul(a!, b!, { transpose_a: true, transpose_b: true, alpha: 0.5 })],
   },
   "FusedMatMul, not transposed": {
     inputs: [
@@ -228,4 +263,88 @@ describe("derivatives", () => {
     assert.equal(gradients(new Map([[op.add(x!, x!), seed]]), [y!]).size, 0);
     assert.throws(() => gradients(new Map([[op.cos(x!), seed]]), [x!]), /Cos has no derivative/);
   });
+});
+
+test("a product with NF4 codes, transposed or not, is one with the values that they stand for", async () => {
+  const [rows, columns] = [96, 128];
+  const graph = new Graph("nf4");
+  const matrix = nf4_matrix(graph, rows, columns);
+  graph.output("y", op.linear_nf4(graph.input("x", "float32", ["n", columns]), matrix));
+  graph.output("z", op.matmul_nf4(graph.input("g", "float32", ["n", rows]), matrix));
+  const session = await create_session(graph, { folder: tmpdir(), threads: 1 });
+  const values = dequantize_nf4(quantize_nf4(numbers(rows * columns, 9)));
+  const [x, g] = [numbers(3 * columns, 1), numbers(3 * rows, 2)];
+  const { y, z } = await session.run({ x: float32(x, [3, columns]), g: float32(g, [3, rows]) });
+  for (let n = 0; n < 3; n++) {
+    for (let row = 0; row < rows; row++) {
+      let sum = 0;
+      for (let c = 0; c < columns; c++) sum += x[n * columns + c]! * values[row * columns + c]!;
+      assert.ok(Math.abs(sum - (y!.data as Float32Array)[n * rows + row]!) < 1e-4);
+    }
+    for (let c = 0; c < columns; c++) {
+      let sum = 0;
+      for (let row = 0; row < rows; row++) sum += g[n * rows + row]! * values[row * columns + c]!;
+      assert.ok(Math.abs(sum - (z!.data as Float32Array)[n * columns + c]!) < 1e-4);
+    }
+  }
+  const none = await session.run({
+    x: float32(new Float32Array(), [0, columns]),
+    g: float32(new Float32Array(), [0, rows]),
+  });
+  assert.deepEqual(
+    [none.y!.dims, none.z!.dims],
+    [
+      [0, rows],
+      [0, columns],
+    ],
+  );
+  await session.release();
+});
+
+test("dropout leaves out its share, in no row or column more than in another, and its seed decides which", async () => {
+  const [rows, columns, p] = [200, 300, 0.1];
+  const graph = new Graph("dropout");
+  const x = graph.input("x", "float32", [rows, columns]);
+  graph.output("y", op.dropout(x, p, graph.input("seed", "int64", [1])));
+  const session = await create_session(graph, { folder: tmpdir(), threads: 1 });
+  const run = async (seed: number) => {
+    const { y } = await session.run({
+      x: float32(new Float32Array(rows * columns).fill(1), [rows, columns]),
+      seed: int64([seed]),
+    });
+    return y!.data as Float32Array;
+  };
+  const first = await run(3_000_000_000);
+  const dropped = (pick: (row: number, column: number) => boolean, of = first) => {
+    let [zeros, all] = [0, 0];
+    for (let i = 0; i < of.length; i++) {
+      if (!pick(Math.floor(i / columns), i % columns)) continue;
+      all++;
+      if (of[i] === 0) zeros++;
+      else assert.ok(Math.abs(of[i]! - 1 / (1 - p)) < 1e-6);
+    }
+    return zeros / all;
+  };
+  // Within five standard deviations of a share of n draws.
+  const near = (share: number, n: number) =>
+    assert.ok(Math.abs(share - p) < 5 * Math.sqrt((p * (1 - p)) / n), `${share} of ${n}`);
+  near(
+    dropped(() => true),
+    rows * columns,
+  );
+  for (let row = 0; row < rows; row++)
+    near(
+      dropped((r) => r === row),
+      columns,
+    );
+  for (let column = 0; column < columns; column++)
+    near(
+      dropped((_, c) => c === column),
+      rows,
+    );
+  assert.deepEqual(await run(3_000_000_000), first);
+  const other = await run(3_000_000_001);
+  const both = first.filter((value, i) => value === 0 && other[i] === 0).length / first.length;
+  assert.ok(Math.abs(both - p * p) < 5 * Math.sqrt((p * p) / first.length), `${both} in both`);
+  await session.release();
 });

@@ -328,7 +328,8 @@ async function measure(
   return total;
 }
 
-async function training_tokenizer(dir: string, vocab_size: number): Promise<Tokenizer> {
+/** The tokenizer of a model that is trained, with a chat template. */
+export async function training_tokenizer(dir: string, vocab_size: number): Promise<Tokenizer> {
   const tokenizer = await load_tokenizer(dir);
   tokenizer.chat_template ??= fallback_template(dir, "mixtral").chat_template;
   if (tokenizer.vocab_size > vocab_size) {
