@@ -88,12 +88,7 @@ async function* corpora(data, random) {
   for (const { question, answer } of await table(join(data, "mentalqa_ar/Train_Dev.tsv"), "\t"))
     if (!tests.has(clean(question)) && !(answer + question).includes("@"))
       yield ["mentalqa", "ar", pair(clean(question), clip(clean(answer)))];
-  const memory = unzip(await readFile(join(data, "tico19_en_ar/all.en-ar.tmx.zip"))).toString();
-  const entities = { amp: "&", lt: "<", gt: ">", quot: '"', apos: "'" };
-  for (const [, unit] of memory.matchAll(/<tu\b[^>]*>([\s\S]*?)<\/tu>/g)) {
-    const segments = [...unit.matchAll(/<seg>([\s\S]*?)<\/seg>/g)].map(([, text]) =>
-      clip(clean(text.replace(/<[^>]+>/g, "").replace(/&(\w+);/g, (all, name) => entities[name] ?? all)), 400),
-    );
+  for (const segments of await translations(data)) {
     if (random() < 0.5) yield ["tico19", "ar", pair(`ترجم إلى العربية: ${segments[0]}`, segments[1])];
     else yield ["tico19", "en", pair(`Translate to English: ${segments[1]}`, segments[0])];
   }
@@ -173,8 +168,12 @@ async function* mcqa(data, random) {
     return { language, kind, question, options, answer, topic };
   };
   const asked = {
-    en: { complaint: "To which complaint does this advice belong?", condition: "Which condition is meant?" },
-    ar: { complaint: "إلى أي شكوى تعود هذه النصيحة؟", condition: "أي مرض هو المقصود؟" },
+    en: {
+      complaint: "To which complaint does this advice belong?",
+      condition: "Which condition is meant?",
+      word: "Which of these words stands in the text?",
+    },
+    ar: { complaint: "إلى أي شكوى تعود هذه النصيحة؟", condition: "أي مرض هو المقصود؟", word: "أي كلمة وردت في النص؟" },
   };
   for (const language of ["en", "ar"]) {
     const { complaints, conditions } = templates[language];
@@ -191,7 +190,7 @@ async function* mcqa(data, random) {
     }
     for (let i = 0; i < 3000; i++) {
       const [right, ...wrong] = sample(conditions, 4, random);
-      const text = random() < 0.5 ? right.signs : right.treatment;
+      const text = right[["what", "signs", "treatment"][Math.floor(random() * 3)]];
       yield item(
         language,
         "condition",
@@ -206,11 +205,49 @@ async function* mcqa(data, random) {
   );
   const topics = [...new Set(rows.map(({ focus }) => focus))];
   for (const { focus, answer } of rows) {
+    const text = clip(clean(answer), 200);
+    if (!text.includes(focus)) continue;
     const wrong = sample(topics, 4, random)
       .filter((topic) => topic !== focus)
       .slice(0, 3);
-    yield item("en", "topic", `What is this text about? ${clip(clean(answer), 240)}`, focus, wrong, focus);
+    yield item("en", "topic", `What is this text about? ${text}`, focus, wrong, focus);
   }
+  const pairs = await translations(data);
+  for (const [side, language] of ["en", "ar"].entries()) {
+    const words = pairs.map((pair) => [...new Set(pair[side].match(/\p{L}{5,14}/gu) ?? [])]);
+    const all = [...new Set(words.flat())];
+    for (const [i, pair] of pairs.entries()) {
+      const text = clip(pair[side], 160);
+      const inside = words[i].filter((word) => text.includes(word));
+      if (inside.length === 0 || text.length < 30) continue;
+      // Each sentence asks twice, about two of its words.
+      for (const right of sample(inside, Math.min(2, inside.length), random)) {
+        const wrong = sample_few(all, 6, random)
+          .filter((word) => !pair[side].includes(word))
+          .slice(0, 3);
+        if (wrong.length === 3)
+          yield item(language, "word", `${asked[language].word} ${text}`, right, wrong, pair[side]);
+      }
+    }
+  }
+}
+
+/** A few different entries of a long list. */
+function sample_few(list, n, random) {
+  const chosen = new Set();
+  while (chosen.size < n) chosen.add(list[Math.floor(random() * list.length)]);
+  return [...chosen];
+}
+
+/** TICO-19's pairs of sentences, English and Arabic. */
+async function translations(data) {
+  const memory = unzip(await readFile(join(data, "tico19_en_ar/all.en-ar.tmx.zip"))).toString();
+  const entities = { amp: "&", lt: "<", gt: ">", quot: '"', apos: "'" };
+  return [...memory.matchAll(/<tu\b[^>]*>([\s\S]*?)<\/tu>/g)].map(([, unit]) =>
+    [...unit.matchAll(/<seg>([\s\S]*?)<\/seg>/g)].map(([, text]) =>
+      clip(clean(text.replace(/<[^>]+>/g, "").replace(/&(\w+);/g, (all, name) => entities[name] ?? all)), 400),
+    ),
+  );
 }
 
 const first_byte = (text) => createHash("sha256").update(text).digest()[0];

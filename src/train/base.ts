@@ -15,11 +15,12 @@ export type TensorData = Float32Array | Uint8Array;
 /** What was read from the disk, for reports. */
 export interface Traffic {
   bytes: number;
-  milliseconds: number;
+  /** Milliseconds in which nothing else could be done. */
+  waited: number;
 }
 
 export class BaseModel {
-  readonly traffic: Traffic = { bytes: 0, milliseconds: 0 };
+  readonly traffic: Traffic = { bytes: 0, waited: 0 };
   private readonly handles = new Map<string, Promise<FileHandle>>();
   private readonly kept = new Map<string, TensorData>();
   /** Two buffers in turn: one layer is computed while the next is read. */
@@ -47,8 +48,10 @@ export class BaseModel {
   /** Layer `layer`'s tensors by name. What an earlier call but the last returned is void. */
   async layer(layer: number): Promise<Map<string, TensorData>> {
     if (!this.stream) return this.kept;
-    const tensors = this.ahead?.layer === layer ? this.ahead.tensors : this.read_layer(layer);
+    const began = performance.now();
+    const tensors = await (this.ahead?.layer === layer ? this.ahead.tensors : this.read_layer(layer));
     this.ahead = null;
+    this.traffic.waited += performance.now() - began;
     return tensors;
   }
 
@@ -108,7 +111,6 @@ export class BaseModel {
     if (!buffer || buffer.byteLength < total) buffer = this.buffers[this.turn] = new ArrayBuffer(total);
     const tensors = new Map<string, TensorData>();
     let at = 0;
-    const began = performance.now();
     await Promise.all(
       names.map(async (name, i) => {
         const start = at;
@@ -119,7 +121,6 @@ export class BaseModel {
         await this.fill(name, handle, data, offset);
       }),
     );
-    this.traffic.milliseconds += performance.now() - began;
     return tensors;
   }
 

@@ -55,6 +55,9 @@ interface Sessions {
 }
 
 export class Network {
+  /** Where time went, in milliseconds of the runtime. */
+  readonly times = { forward: 0, head: 0, backward: 0 };
+
   private constructor(
     private readonly base: BaseModel,
     private readonly shape: TrainShape,
@@ -129,7 +132,7 @@ export class Network {
       if (layer + 1 < depth) base.prefetch(layer + 1);
       const feeds = { ...shared, ...dropout(layer), hidden, ...this.tensors(forward.graph, layer, tensors) };
       const names = forward.graph.outputs.map(({ name }) => name).filter((name) => learn || !pair.kept.includes(name));
-      const result = await forward.session.run(feeds, names);
+      const result = await this.timed("forward", forward.session.run(feeds, names));
       if (result.router_logits) router_logits.push(result.router_logits.data as Float32Array);
       if (learn) {
         inputs.push(hidden);
@@ -160,7 +163,7 @@ export class Network {
       };
       const router = gradients[layer]?.map((value) => value * learn.aux_coefficient);
       if (router) feeds["d router_logits"] = float32(router, [tokens, config.num_local_experts]);
-      const result = await backward.run(feeds);
+      const result = await this.timed("backward", backward.run(feeds));
       this.accumulate(pair, layer, result);
       gradient = result["d hidden"]! as typeof gradient;
     }
@@ -197,15 +200,25 @@ export class Network {
       let result: Record<string, Tensor>;
       if (learn) {
         feeds["d log_likelihood"] = float32(new Float32Array(part.length).fill(-1 / learn.items), [part.length, 1]);
-        result = (await backward.run(feeds)) as Record<string, Tensor>;
+        result = await this.timed("head", backward.run(feeds));
         this.accumulate(pair, -1, result);
         const back = result["d hidden"]!.data as Float32Array;
         for (const [i, row] of part.entries())
           gradient!.set(back.subarray(i * hidden_size, (i + 1) * hidden_size), row * hidden_size);
-      } else result = (await forward.run(feeds)) as Record<string, Tensor>;
+      } else result = await this.timed("head", forward.run(feeds));
       for (const value of result.log_likelihood!.data as Float32Array) nll -= value;
     }
     return { nll, labels: rows.length, gradient };
+  }
+
+  private async timed(
+    part: keyof Network["times"],
+    run: Promise<InferenceSession.ReturnType>,
+  ): Promise<Record<string, Tensor>> {
+    const began = performance.now();
+    const result = await run;
+    this.times[part] += performance.now() - began;
+    return result as Record<string, Tensor>;
   }
 
   private async head_tensors(): Promise<Feeds> {

@@ -3,8 +3,16 @@ import assert from "node:assert/strict";
 import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { test } from "node:test";
-import { dequantize_nf4, NF4_BLOCK, NF4_LEVELS, quantize_nf4 } from "../../src/model/nf4.js";
-import { root } from "../fixtures.js";
+import {
+  ABSMAX_CODE,
+  dequantize_absmax,
+  dequantize_nf4,
+  NF4_BLOCK,
+  NF4_LEVELS,
+  quantize_absmax,
+  quantize_nf4,
+} from "../../src/model/nf4.js";
+import { max_difference, root } from "../fixtures.js";
 
 interface Fixture {
   values: number[];
@@ -27,4 +35,13 @@ test("every value becomes the nearest level of its block", () => {
     const nearest = Math.min(...NF4_LEVELS.map((level) => Math.abs(level * scale - values[i]!)));
     assert.ok(Math.abs(value - values[i]!) <= nearest + 1e-6 * scale);
   }
+});
+
+test("magnitudes quantised again have bitsandbytes' levels, and take the nearest", async () => {
+  const fixture = JSON.parse(await readFile(join(root, "test/fixtures/nf4.json"), "utf8")) as Record<string, number[]>;
+  assert.ok(max_difference(ABSMAX_CODE, fixture.absmax_code!) < 1e-7);
+  const magnitudes = Float32Array.from(fixture.magnitudes!);
+  const again = dequantize_absmax(quantize_absmax(magnitudes)).subarray(0, magnitudes.length);
+  assert.ok(max_difference(again, fixture.dequantised!) < 1e-6);
+  assert.ok(max_difference(again, magnitudes) < 0.005);
 });
