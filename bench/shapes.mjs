@@ -24,6 +24,14 @@ export const shapes = {
     num_attention_heads: 16,
     num_key_value_heads: 4,
   }),
+  /** Shape A with four of its layers. */
+  A4: mixtral({
+    hidden_size: 1024,
+    intermediate_size: 3584,
+    num_hidden_layers: 4,
+    num_attention_heads: 16,
+    num_key_value_heads: 4,
+  }),
   /** One layer of Mixtral-8x7B at its true width, 1.7 G parameters with the vocabulary. */
   W: mixtral({
     hidden_size: 4096,

@@ -126,7 +126,8 @@ const rules: Record<string, Rule> = {
       op.matmul_nf4(g!, { rows: rows!, columns: columns!, block_size: block_size!, codes: codes!, absmax: absmax! }),
     ];
   },
-  Gather: ({ inputs: [x, indices], attributes }, [g]) => {
+  Gather: ({ inputs: [x, indices], attributes, adjoint }, [g]) => {
+    if (adjoint) return [adjoint(g!), null];
     if (attributes.axis !== 0) throw new TypeError("Gather has a derivative here along axis 0 only");
     return [op.scatter_rows(x!, indices!, g!), null];
   },

@@ -61,6 +61,8 @@ export interface Node {
   inputs: (Value | null)[];
   outputs: Value[];
   attributes: Record<string, Attribute>;
+  /** For a Gather whose indices may repeat: the gradient of its data, from that of its output. */
+  adjoint?: (gradient: Value) => Value;
 }
 
 export class Graph {

@@ -187,6 +187,13 @@ export function gather(x: Value, indices: Value, axis = 0): Value {
   return single("Gather", [x, indices], dims, { attributes: { axis } });
 }
 
+/** The rows of `x` in the order `indices`, whose derivative is `adjoint`: the rows back in their places, and repeated ones summed. */
+export function reorder(x: Value, indices: Value, adjoint: (gradient: Value) => Value): Value {
+  const rows = gather(x, indices);
+  x.graph.nodes.at(-1)!.adjoint = adjoint;
+  return rows;
+}
+
 /** Rows of a quantised table, dequantised: `[...indices, columns]` in float32. Its scales are 2-D. */
 export function gather_quantized(
   codes: Value,
@@ -223,7 +230,10 @@ export function unsqueeze(x: Value, axis: number): Value {
   return single("Unsqueeze", [x, x.graph.constant("int64", [axis])], x.dims.toSpliced(axis, 0, 1));
 }
 
-/** Zeros in the shape of `x`, with each row of `updates` added at its index along the first axis. */
+/**
+ * Zeros in the shape of `x`, with each row of `updates` put at its index along the first axis. An index that occurs twice is added twice only
+ * in small cases: ONNX Runtime 1.30 adds in several threads without a lock and loses some.
+ */
 export function scatter_rows(x: Value, indices: Value, updates: Value): Value {
   const at = unsqueeze(indices, indices.dims.length);
   return single("ScatterND", [zeros_like(x), at, updates], x.dims, { attributes: { reduction: "add" } });

@@ -273,10 +273,13 @@ function sparse_moe(
   const load = op.reduce_sum(op.one_hot(expert_of_slot, experts), 0, false);
   const loads = Array.from({ length: experts }, (_, e) => `load ${e}`);
   const share_of_slot = op.reshape(op.softmax(chosen_logits), [-1, 1], [slots, 1]);
-  const shares = op.split(op.gather(share_of_slot, slot_order), 0, load, loads);
-  const rows = op.split(op.gather(x, op.div(slot_order, int(top_k))), 0, load, loads);
+  const to_order = (x: Value): Value => op.reorder(x, slot_order, to_slots);
+  const to_slots = (x: Value): Value => op.reorder(x, order_of_slot, to_order);
+  const sum_of_slots = (x: Value) =>
+    op.reduce_sum(op.reshape(to_slots(x), [-1, top_k, hidden_size], [tokens, top_k, hidden_size]), 1, false);
+  const sorted = op.reorder(x, op.div(slot_order, int(top_k)), sum_of_slots);
+  const shares = op.split(to_order(share_of_slot), 0, load, loads);
+  const rows = op.split(sorted, 0, load, loads);
   const outputs = rows.map((part, e) => mlp(weights, `${name}.experts.${e}`, ["w1", "w3", "w2"], part, shares[e]!));
-  const by_slot = op.gather(op.concat(outputs, 0, slots), order_of_slot);
-  const by_token = op.reshape(by_slot, [-1, top_k, hidden_size], [tokens, top_k, hidden_size]);
-  return { output: op.reduce_sum(by_token, 1, false), router_logits };
+  return { output: sum_of_slots(op.concat(outputs, 0, slots)), router_logits };
 }

@@ -348,3 +348,32 @@ test("dropout leaves out its share, in no row or column more than in another, an
   assert.ok(Math.abs(both - p * p) < 5 * Math.sqrt((p * p) / first.length), `${both} in both`);
   await session.release();
 });
+
+test("rows that are taken twice get the sum of both gradients, whatever the threads", async () => {
+  const [rows, width, times] = [512, 256, 4];
+  const graph = new Graph("reorder");
+  const x = graph.input("x", "float32", [rows, width]);
+  const source = Array.from({ length: rows * times }, (_, i) => (i * 7) % rows);
+  // Where each row went, in order, so that the rows of one source stand together.
+  const places = [...source.keys()].sort((a, b) => source[a]! - source[b]! || a - b);
+  const sum = (g: Value) =>
+    op.reduce_sum(
+      op.reshape(op.gather(g, int(graph, ...places)), [rows, times, width], [rows, times, width]),
+      1,
+      false,
+    );
+  const y = op.reorder(x, int(graph, ...source), sum);
+  const seed = graph.input("seed", "float32", [rows * times, width]);
+  graph.output("dx", gradients(new Map([[y, seed]]), [x]).get(x)!);
+  const session = await create_session(graph, { folder: tmpdir(), threads: 4 });
+  const values = numbers(rows * times * width, 5);
+  const { dx } = await session.run({
+    x: float32(new Float32Array(rows * width), [rows, width]),
+    seed: float32(values, [rows * times, width]),
+  });
+  const expected = new Float64Array(rows * width);
+  for (const [i, row] of source.entries())
+    for (let c = 0; c < width; c++) expected[row * width + c]! += values[i * width + c]!;
+  for (const [i, value] of (dx!.data as Float32Array).entries()) assert.ok(Math.abs(value - expected[i]!) < 1e-5);
+  await session.release();
+});

@@ -30,7 +30,10 @@ function batch(key: string): Batch {
   };
 }
 
-async function adapted(dtype: StoredDtype, { keep = false, stream = false, sequences = 2, dropout = 0 } = {}) {
+async function adapted(
+  dtype: StoredDtype,
+  { keep = false, stream = false, sequences = 2, dropout = 0, threads = 2 } = {},
+) {
   const base = await BaseModel.open(await open_store(join(root, "test/fixtures/train/base"), { dtype }), { stream });
   const tensors = new Map(adapted_tensors(base.config, lora_targets).map(({ name, shape }) => [name, shape]));
   const adapter: AdapterShape = { rank, scale: lora_scale(rank, lora_alpha, false), dropout, tensors };
@@ -40,7 +43,7 @@ async function adapted(dtype: StoredDtype, { keep = false, stream = false, seque
       const data = Float32Array.from(arrays.get(`start.${name}`)!.data);
       parameters.set(name, { shape, data, gradient: new Float32Array(data.length) });
     }
-  const network = await Network.create(base, { adapter, batch: sequences, keep }, parameters);
+  const network = await Network.create(base, { adapter, batch: sequences, keep }, parameters, threads);
   return { base, network, parameters };
 }
 
@@ -81,6 +84,43 @@ describe("gradients are torch's within 1e-4", () => {
           await network.release();
           await base.close();
         });
+});
+
+test("threads and kept products do not change a bit", async () => {
+  const results: string[] = [];
+  for (const [keep, threads] of [
+    [false, 1],
+    [true, 2],
+    [false, 4],
+    [false, 4],
+  ] as const) {
+    const { network, parameters } = await adapted("fp32", { keep, threads });
+    // Large enough that the runtime shares its work among threads.
+    const [one] = [batch("packed")];
+    const times = 40;
+    const repeat = (list: Int32Array) =>
+      Int32Array.from({ length: list.length * times }, (_, i) => {
+        const [row, at] = [Math.floor(i / (24 * times)), i % (24 * times)];
+        return list[row * 24 + (at % 24)]!;
+      });
+    const { input_ids, position_ids, labels } = one;
+    const documents = repeat(one.documents).map((document, i) =>
+      document === 0 ? 0 : document + 10 * Math.floor((i % (24 * times)) / 24),
+    );
+    const large = {
+      sequences: 2,
+      input_ids: repeat(input_ids),
+      position_ids: repeat(position_ids),
+      labels: repeat(labels),
+      documents,
+    };
+    await network.backward(large, pass(large));
+    results.push(
+      [...parameters.values()].map(({ gradient }) => Buffer.from(gradient.buffer).toString("base64")).join(),
+    );
+    await network.release();
+  }
+  assert.equal(new Set(results).size, 1);
 });
 
 test("ten steps of AdamW with clipping and a cosine schedule give PEFT's adapters within 1e-4", async () => {
