@@ -46,7 +46,7 @@ export interface PassOptions {
 }
 
 /** Logits of one run of the head, in float32 values. */
-const MAX_LOGITS = 2 ** 22;
+const MAX_LOGITS = 2 ** 23;
 
 interface Sessions {
   pair: Pair;
@@ -77,7 +77,7 @@ export class Network {
   ): Promise<Network> {
     const whole: TrainShape = { ...shape, config: base.config, stored: base.stored };
     const session = (graph: Graph) =>
-      create_session(graph, { folder: ".", ...(threads === undefined ? {} : { threads }) });
+      create_session(graph, { folder: ".", arena: false, ...(threads === undefined ? {} : { threads }) });
     const sessions = async (pair: Pair): Promise<Sessions> => {
       return { pair, forward: await session(pair.forward), backward: await session(pair.backward) };
     };
