@@ -11,11 +11,6 @@ export interface SessionOptions {
   threads?: number;
   /** Writes a profile with this prefix at `dispose`. */
   profile?: string;
-  /**
-   * Keep memory between runs in an arena of the session's own. Default true. Without, sessions that take turns share what is
-   * free, and large blocks go back to the system.
-   */
-  arena?: boolean;
 }
 
 export type Feeds = Record<string, Tensor>;
@@ -28,7 +23,6 @@ export async function create_session(graph: Graph, options: SessionOptions): Pro
       ...(options.threads === undefined ? {} : { intraOpNumThreads: options.threads }),
       // Its plan is made for one set of shapes and grows with every new one.
       enableMemPattern: false,
-      enableCpuMemArena: options.arena ?? true,
       logSeverityLevel: 3,
       ...(options.profile === undefined ? {} : { enableProfiling: true, profileFilePrefix: options.profile }),
       extra: { session: { model_external_initializers_file_folder_path: options.folder } },

@@ -10,6 +10,9 @@ import type { ModelConfig } from "../model/config.js";
 import type { Store } from "../model/store.js";
 import type { StoredTensor } from "../model/weights.js";
 
+/** Layers up to this many bytes are read ahead: beyond, reading takes little beside computing, and memory more. */
+const MAX_AHEAD = 2 ** 28;
+
 export type TensorData = Float32Array | Uint8Array;
 
 /** What was read from the disk, for reports. */
@@ -23,7 +26,7 @@ export class BaseModel {
   readonly traffic: Traffic = { bytes: 0, waited: 0 };
   private readonly handles = new Map<string, Promise<FileHandle>>();
   private readonly kept = new Map<string, TensorData>();
-  /** Two buffers in turn: one layer is computed while the next is read. */
+  /** Two buffers in turn: one layer is computed while the next is read. Large layers have one, and are waited for. */
   private readonly buffers: ArrayBuffer[] = [];
   private turn = 0;
   private ahead: { layer: number; tensors: Promise<Map<string, TensorData>> } | null = null;
@@ -39,6 +42,13 @@ export class BaseModel {
     const base = new BaseModel(store.config, store, stream);
     if (!stream) for (const name of store.tensors.keys()) base.kept.set(name, await base.read(name));
     return base;
+  }
+
+  private get layer_bytes(): number {
+    let bytes = 0;
+    for (const [name, stored] of this.store.tensors)
+      if (name.startsWith("model.layers.0.")) bytes += byte_length(stored);
+    return bytes;
   }
 
   get stored(): ReadonlyMap<string, StoredTensor> {
@@ -57,7 +67,14 @@ export class BaseModel {
 
   /** Begins to read a layer that will be asked for next. */
   prefetch(layer: number): void {
-    if (!this.stream || layer < 0 || layer >= this.config.num_hidden_layers || this.ahead?.layer === layer) return;
+    if (
+      !this.stream ||
+      this.layer_bytes > MAX_AHEAD ||
+      layer < 0 ||
+      layer >= this.config.num_hidden_layers ||
+      this.ahead?.layer === layer
+    )
+      return;
     const tensors = this.read_layer(layer);
     tensors.catch(() => {});
     this.ahead = { layer, tensors };
@@ -106,7 +123,7 @@ export class BaseModel {
     const names = [...this.store.tensors.keys()].filter((name) => name.startsWith(prefix));
     const lengths = names.map((name) => Math.ceil(byte_length(this.store.tensors.get(name)!) / 64) * 64);
     const total = lengths.reduce((sum, length) => sum + length, 0);
-    this.turn = 1 - this.turn;
+    if (this.layer_bytes <= MAX_AHEAD) this.turn = 1 - this.turn;
     let buffer = this.buffers[this.turn];
     if (!buffer || buffer.byteLength < total) buffer = this.buffers[this.turn] = new ArrayBuffer(total);
     const tensors = new Map<string, TensorData>();

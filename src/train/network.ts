@@ -77,7 +77,7 @@ export class Network {
   ): Promise<Network> {
     const whole: TrainShape = { ...shape, config: base.config, stored: base.stored };
     const session = (graph: Graph) =>
-      create_session(graph, { folder: ".", arena: false, ...(threads === undefined ? {} : { threads }) });
+      create_session(graph, { folder: ".", ...(threads === undefined ? {} : { threads }) });
     const sessions = async (pair: Pair): Promise<Sessions> => {
       return { pair, forward: await session(pair.forward), backward: await session(pair.backward) };
     };
