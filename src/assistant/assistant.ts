@@ -8,6 +8,7 @@ import {
   type ModelGenerateOptions,
   type PretrainedOptions,
 } from "../engine/auto.js";
+import type { AdapterOption } from "../engine/engine.js";
 import { BimedixError } from "../errors.js";
 import { type Language, language_of, option_letters } from "../text/arabic.js";
 import type { ChatMessage } from "../text/chat.js";
@@ -89,11 +90,12 @@ export class Assistant {
     question,
     options,
     language = language_of(question),
+    adapter,
   }: {
     question: string;
     options: readonly string[];
     language?: Language;
-  }): Promise<McqaResult> {
+  } & AdapterOption): Promise<McqaResult> {
     const letters = option_letters[language];
     if (
       !Array.isArray(options) ||
@@ -108,7 +110,8 @@ export class Assistant {
       });
     }
     const prompt = mcqa_prompt(required(question, "question"), options, language);
-    const probabilities = await this.choose(prompt, question_words[language].answer, letters.slice(0, options.length));
+    const answers = letters.slice(0, options.length);
+    const probabilities = await this.choose(prompt, question_words[language].answer, answers, adapter);
     const result = options.map((text, i) => ({ letter: letters[i]!, text, probability: probabilities[i]! }));
     return { language, answer: letters[likeliest(probabilities)]!, options: result };
   }
@@ -118,13 +121,14 @@ export class Assistant {
     context,
     question,
     language = language_of(question),
+    adapter,
   }: {
     context: string;
     question: string;
     language?: Language;
-  }): Promise<AskResult> {
+  } & AdapterOption): Promise<AskResult> {
     const { verdicts } = question_words[language];
-    const probabilities = await this.choose(closed_prompt(context, question, language), "", verdicts);
+    const probabilities = await this.choose(closed_prompt(context, question, language), "", verdicts, adapter);
     const result = verdicts.map((text, i) => ({ text, probability: probabilities[i]! }));
     return { language, answer: verdicts[likeliest(probabilities)]!, options: result };
   }
@@ -155,7 +159,12 @@ export class Assistant {
   }
 
   /** The probabilities of `answers` after `lead` in the assistant's turn, relative to each other. */
-  private async choose(prompt: string, lead: string, answers: readonly string[]): Promise<number[]> {
+  private async choose(
+    prompt: string,
+    lead: string,
+    answers: readonly string[],
+    adapter: AdapterOption["adapter"],
+  ): Promise<number[]> {
     const turn = this.tokenizer.apply_chat_template([{ role: "user", content: prompt }]);
     const plain = { add_special_tokens: false };
     const leading = lead ? this.tokenizer.encode(lead, plain) : [];
@@ -163,7 +172,7 @@ export class Assistant {
       const whole = this.tokenizer.encode(lead ? `${lead} ${answer}` : answer, plain);
       return { context: [...turn, ...leading], continuation: whole.slice(leading.length) };
     });
-    const scores = await this.model.engine.score(requests);
+    const scores = await this.model.engine.score(requests, adapter === undefined ? {} : { adapter });
     const best = Math.max(...scores.map(({ logprob }) => logprob));
     const weights = scores.map(({ logprob }) => Math.exp(logprob - best));
     const total = weights.reduce((sum, weight) => sum + weight, 0);

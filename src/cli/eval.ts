@@ -42,9 +42,16 @@ export async function evaluate(options: EvalCommand): Promise<void> {
   if (options.limit !== undefined) whole("--limit", options.limit, 1);
   const chosen = await choose_tasks(options.tasks, data);
   const corpus = await corpus_of(options);
+  const remote = /^https?:\/\//.test(id);
+  if (remote && options.adapter !== undefined)
+    throw new BimedixError("bad_option", {
+      given: "--adapter with a model on a server",
+      expected: "none: a server gives each of its adapters a model name",
+      todo: "choose it by #NAME in --model",
+    });
   const stop = new AbortController();
   process.once("SIGINT", () => stop.abort());
-  const model: EvalModel & { dispose?: () => Promise<void> } = /^https?:\/\//.test(id)
+  const model: EvalModel & { dispose?: () => Promise<void> } = remote
     ? await remote_model(id, { ...(options.tokenizer ? { tokenizer: options.tokenizer } : {}), signal: stop.signal })
     : await local_model(id, {
         ...(dtype === undefined ? {} : { dtype: parse_dtype(dtype) }),

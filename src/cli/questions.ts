@@ -16,7 +16,7 @@ const percent = (probability: number) => `${(100 * probability).toFixed(1).padSt
 export async function mcqa(options: ModelOptions & { question: string; options: string[] }): Promise<void> {
   const assistant = await load_assistant(options);
   try {
-    const result = await assistant.mcqa(options);
+    const result = await assistant.mcqa({ question: options.question, options: options.options });
     if (options.json) return print_json(result);
     show_notice(options.question);
     for (const { letter, text, probability } of result.options) {

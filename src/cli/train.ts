@@ -1,5 +1,4 @@
 /** The verbs train and merge. */
-import { join } from "node:path";
 import { BimedixError } from "../errors.js";
 import { resolve_adapter, resolve_model } from "../model/hub.js";
 import { merge_adapter } from "../model/merge.js";
@@ -55,14 +54,13 @@ export async function train(
     });
     const plot = await write_plot(result.output_dir);
     if (options.json) print_json({ ...result, plot });
-    else process.stdout.write(`${join(result.output_dir)}\n`);
+    else process.stdout.write(`${result.output_dir}\n`);
     process.stderr.write(`curves: ${plot}\n`);
   } catch (error) {
-    if (error instanceof BimedixError && error.code === "aborted") {
-      process.stderr.write("Stopped. The same command with --resume goes on.\n");
-      await write_plot(recipe.output_dir);
-    }
-    throw error;
+    if (!(error instanceof BimedixError && error.code === "aborted")) throw error;
+    await write_plot(recipe.output_dir);
+    process.stderr.write("Stopped. The same command with --resume goes on.\n");
+    process.exitCode = 130;
   } finally {
     process.off("SIGINT", on_signal);
     process.off("SIGTERM", on_signal);

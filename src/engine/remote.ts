@@ -53,7 +53,13 @@ export class RemoteEngine implements Pick<Engine, "score"> {
     return engine;
   }
 
-  async score(requests: readonly ScoreRequest[], { signal }: ScoreOptions = {}): Promise<Score[]> {
+  async score(requests: readonly ScoreRequest[], { signal, adapter }: ScoreOptions = {}): Promise<Score[]> {
+    if (adapter)
+      throw new BimedixError("bad_option", {
+        given: `adapter ${JSON.stringify(adapter)} for a model on a server`,
+        expected: "none: a server gives each of its adapters a model name",
+        todo: "choose it by #NAME in --model",
+      });
     const { batch = 16, concurrency = 4 } = this.options;
     const scores: Score[] = new Array(requests.length);
     let next = 0;

@@ -19,7 +19,7 @@ import { read_config } from "../model/config.js";
 import { resolve_tokenizer } from "../model/hub.js";
 import { type Example, read_dataset } from "./data.js";
 import type { DatasetRecipe, Recipe } from "./recipe.js";
-import { training_tokenizer } from "./run.js";
+import { training_tokenizer } from "./setup.js";
 
 const bad = (given: string, expected: string, todo: string): BimedixError =>
   new BimedixError("bad_option", { given, expected, todo });

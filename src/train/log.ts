@@ -30,11 +30,16 @@ export interface LogEntry {
 
 export class RunLog {
   private readonly events: EventFile;
+  /** The step and the loss of the last measurement on held-out data. */
+  evaluated_at: number | null = null;
+  eval_loss: number | null = null;
 
   private constructor(
     readonly file: string,
+    before: readonly LogEntry[],
     private readonly on_entry: (entry: LogEntry) => void,
   ) {
+    for (const entry of before) this.remember(entry);
     this.events = new EventFile(
       join(file, "..", `events.out.tfevents.${Math.floor(Date.now() / 1000)}.bimedix.${process.pid}`),
     );
@@ -50,7 +55,7 @@ export class RunLog {
     await write_atomically(file, (handle) =>
       handle.writeFile(before.map((entry) => `${JSON.stringify(entry)}\n`).join("")),
     );
-    return new RunLog(file, on_entry);
+    return new RunLog(file, before, on_entry);
   }
 
   async add(entry: LogEntry): Promise<void> {
@@ -58,7 +63,12 @@ export class RunLog {
       Promise.reject(file_error(error, this.file, "a place for the log")),
     );
     await this.events.add(entry.step, scalars(entry));
+    this.remember(entry);
     this.on_entry(entry);
+  }
+
+  private remember({ step, eval_loss }: LogEntry): void {
+    if (eval_loss !== undefined) [this.evaluated_at, this.eval_loss] = [step, eval_loss];
   }
 }
 

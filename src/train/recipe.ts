@@ -81,7 +81,7 @@ const schema = z.strictObject({
     .describe("compute a layer's products again in the backward pass instead of keeping them"),
   seed: count(0).default(0).describe("of the adapter's start, the order of the data and dropout"),
   logging_steps: count().default(10),
-  eval_steps: count().optional().describe("default: at the end of the run only"),
+  eval_steps: count().optional().describe("default: at the beginning and the end"),
   save_steps: count().default(100).describe("checkpoints are also written at the end, and when the run is stopped"),
   save_total_limit: count().default(2).describe("older checkpoints are removed"),
   max_skipped_steps: count()

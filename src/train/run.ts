@@ -1,25 +1,20 @@
 /** A training run: from a recipe to an adapter, or to a model. `run_training` is the whole of it; what it needs is beside. */
 import { createHash } from "node:crypto";
-import { mkdir } from "node:fs/promises";
-import { basename, join } from "node:path";
+import { basename } from "node:path";
 import { aborted, BimedixError } from "../errors.js";
-import { file_hash, read_json } from "../files.js";
-import { adapted_tensors, adapter_config, lora_scale, lora_shapes, write_adapter } from "../model/adapter.js";
+import { file_hash } from "../files.js";
 import { expected_tensors } from "../model/checkpoint.js";
 import { resolve_model } from "../model/hub.js";
-import { copy_model_files } from "../model/merge.js";
-import { write_shards } from "../model/safetensors.js";
 import { open_store } from "../model/store.js";
-import { fallback_template } from "../text/prompts.js";
-import { load_tokenizer, type Tokenizer } from "../text/tokenizer.js";
 import { BaseModel } from "./base.js";
-import { checkpoints, load_checkpoint, save_checkpoint, type TrainerState } from "./checkpoint.js";
-import { type DataReport, type Example, generator, pack, read_dataset, to_batch } from "./data.js";
-import type { AdapterShape } from "./graphs.js";
+import { checkpoints, load_checkpoint, save_checkpoint, type TrainerState, type WriteModel } from "./checkpoint.js";
+import { type DataReport, type Example, pack, read_dataset, to_batch } from "./data.js";
 import { type LogEntry, RunLog } from "./log.js";
 import { type Batch, mix, Network, type Parameter, type PassResult } from "./network.js";
 import { AdamW, clip_scale, gradient_norm, schedule_at } from "./optimizer.js";
+import { Plan } from "./plan.js";
 import type { DatasetRecipe, Recipe } from "./recipe.js";
+import { adapter_shape, make_parameters, model_writer, training_tokenizer } from "./setup.js";
 
 /** What a run tells while it goes. */
 export type TrainEvent =
@@ -51,126 +46,141 @@ export interface TrainResult {
  * @throws BimedixError aborted (with a checkpoint behind it), bad_data, bad_option, non_finite_gradients, disk_full and others
  */
 export async function run_training(recipe: Recipe, options: TrainOptions = {}): Promise<TrainResult> {
-  const { signal, on_event = () => {} } = options;
-  const dir = await resolve_model(recipe.base_model, { on_progress: (one) => on_event({ kind: "loading", ...one }) });
-  const dtype = ({ none: "fp32", nf4: "bnb4", nf4_double: "bnb4_double" } as const)[recipe.quantization];
-  const store = await open_store(dir, { dtype, on_progress: (one) => on_event({ kind: "loading", ...one }) });
-  const base = await BaseModel.open(store, { stream: recipe.stream_weights });
-  const tokenizer = await training_tokenizer(dir, base.config.vocab_size);
-  const data: Example[] = [];
-  for (const dataset of recipe.datasets) {
-    const examples = await read_examples(dataset, recipe, tokenizer, on_event);
-    for (let i = 0; i < dataset.repeat; i++) for (const example of examples) data.push(example);
-  }
-  const held_out = new Map<string, Example[]>();
-  for (const dataset of recipe.eval_datasets) {
-    const name = basename(dataset.path).replace(/\.[^.]*$/, "");
-    held_out.set(name, await read_examples(dataset, recipe, tokenizer, on_event));
-  }
-  const adapter = adapter_shape(recipe, base);
-  const parameters = await make_parameters(recipe, base, adapter);
-  const network = await Network.create(
-    base,
-    { adapter, batch: recipe.micro_batch_size, keep: !recipe.gradient_checkpointing },
-    parameters,
-    recipe.threads,
-  );
+  const run = await prepare(recipe, options);
+  const { state, plan, log, network, base } = run;
   try {
-    const { adam_beta1: beta1, adam_beta2: beta2, adam_epsilon: epsilon, weight_decay } = recipe;
-    const optimizer = new AdamW(parameters, { beta1, beta2, epsilon, weight_decay });
-    const plan = new Plan(recipe, data);
-    const state: TrainerState = {
-      global_step: 0,
-      skipped: 0,
-      skipped_in_a_row: 0,
-      tokens_seen: 0,
-      pending: [],
-      fingerprint: await fingerprint(recipe),
-    };
-    const [newest] = await checkpoints(recipe.output_dir);
-    if (newest && !options.resume) throw unfinished(newest.dir);
-    if (newest) Object.assign(state, await resumed(newest.dir, { parameters, optimizer }, state.fingerprint));
-    const write_model = model_writer(recipe, dir, base, parameters);
-    const save = async () => {
-      const saved = await save_checkpoint(
-        recipe.output_dir,
-        { parameters, optimizer, state },
-        write_model,
-        recipe.save_total_limit,
-      );
-      on_event({ kind: "checkpoint", dir: saved });
-    };
-    const log = await RunLog.open(recipe.output_dir, state.global_step, (entry) => on_event({ kind: "log", entry }));
-    const evaluate = async (): Promise<number | null> => {
-      if (held_out.size === 0) return null;
-      const began = performance.now();
-      const results = new Map<string, Awaited<ReturnType<typeof measure>>>();
-      for (const [name, examples] of held_out) {
-        if (signal?.aborted) return null;
-        results.set(name, await measure(network, examples, recipe));
-      }
-      const all = [...results.values()];
-      const eval_loss = sum(all.map(({ nll }) => nll)) / sum(all.map(({ labels }) => labels));
-      await log.add({
-        step: state.global_step,
-        epoch: plan.epoch_at(state.global_step),
-        eval_loss,
-        // As the Trainer does with several sets.
-        ...Object.fromEntries([...results].map(([name, { nll, labels }]) => [`eval_${name}_loss`, nll / labels])),
-        eval_runtime: (performance.now() - began) / 1000,
-      });
-      return eval_loss;
-    };
-    const count = (list: Iterable<{ shape: readonly number[] }>) =>
-      [...list].reduce((sum, { shape }) => sum + shape.reduce((product, dim) => product * dim, 1), 0);
-    on_event({
-      kind: "begin",
-      steps: plan.steps,
-      first: state.global_step,
-      trained: count(parameters.values()),
-      parameters: count(expected_tensors(base.config)),
-      resumed: newest?.dir ?? null,
-    });
-
-    let eval_loss = state.global_step === 0 ? await evaluate() : null;
     const began = performance.now();
     const first = state.global_step;
-    while (state.global_step < plan.steps) {
-      const step = state.global_step;
-      const batches = plan.batches(step);
-      const result = await train_step(network, parameters, optimizer, batches, recipe, step, plan.steps);
-      state.global_step++;
-      state.tokens_seen += result.tokens;
-      state.skipped += Number(result.skipped);
-      state.skipped_in_a_row = result.skipped ? state.skipped_in_a_row + 1 : 0;
-      const entry = {
-        ...result.entry,
-        step: state.global_step,
-        epoch: plan.epoch_at(state.global_step),
-        num_input_tokens_seen: state.tokens_seen,
-      };
-      if (state.skipped > 0) entry.skipped_steps = state.skipped;
-      state.pending.push({ entry, seconds: result.seconds, tokens: result.tokens });
-      const left =
-        ((performance.now() - began) / 1000 / (state.global_step - first)) * (plan.steps - state.global_step);
-      on_event({ kind: "step", step: state.global_step, steps: plan.steps, entry, seconds_left: left });
+    for (;;) {
       const last = state.global_step === plan.steps;
-      if (last || state.global_step % recipe.logging_steps === 0) {
-        await log.add(mean_entry(state.pending));
-        state.pending = [];
-      }
-      if (state.skipped_in_a_row >= recipe.max_skipped_steps) throw non_finite(state, entry);
-      if (last || (recipe.eval_steps && state.global_step % recipe.eval_steps === 0)) eval_loss = await evaluate();
-      if (last || signal?.aborted || state.global_step % recipe.save_steps === 0) await save();
-      if (signal?.aborted && !last) throw aborted();
+      const due = state.global_step % (recipe.eval_steps ?? plan.steps) === 0;
+      if ((last || due) && log.evaluated_at !== state.global_step) await evaluate(run);
+      if (last) break;
+      await step(run);
+      const left = (performance.now() - began) / 1000 / (state.global_step - first);
+      const { entry } = state.pending.at(-1)!;
+      const seconds_left = left * (plan.steps - state.global_step);
+      run.on_event({ kind: "step", step: state.global_step, steps: plan.steps, entry, seconds_left });
+      const end = state.global_step === plan.steps;
+      if (end || state.global_step % recipe.logging_steps === 0) await log.add(mean_entry(state.pending.splice(0)));
+      if (state.skipped_in_a_row >= recipe.max_skipped_steps) throw non_finite(state);
+      if (end || options.signal?.aborted || state.global_step % recipe.save_steps === 0) await save(run);
+      if (options.signal?.aborted) throw aborted();
     }
-    await mkdir(recipe.output_dir, { recursive: true });
-    await write_model(recipe.output_dir);
-    return { output_dir: recipe.output_dir, steps: state.global_step, skipped: state.skipped, eval_loss };
+    await run.write_model(recipe.output_dir);
+    return {
+      output_dir: recipe.output_dir,
+      steps: state.global_step,
+      skipped: state.skipped,
+      eval_loss: log.eval_loss,
+    };
   } finally {
     await network.release();
     await base.close();
   }
+}
+
+/** All that a run works with. */
+interface Run {
+  recipe: Recipe;
+  base: BaseModel;
+  network: Network;
+  parameters: ReadonlyMap<string, Parameter>;
+  optimizer: AdamW;
+  plan: Plan;
+  held_out: ReadonlyMap<string, Example[]>;
+  state: TrainerState;
+  log: RunLog;
+  write_model: WriteModel;
+  on_event: (event: TrainEvent) => void;
+}
+
+async function prepare(recipe: Recipe, { resume = false, on_event = () => {} }: TrainOptions): Promise<Run> {
+  const loading = { on_progress: (one: { done: number; total: number }) => on_event({ kind: "loading", ...one }) };
+  const [newest] = await checkpoints(recipe.output_dir);
+  if (newest && !resume) throw unfinished(newest.dir);
+  const dir = await resolve_model(recipe.base_model, loading);
+  const dtype = ({ none: "fp32", nf4: "bnb4", nf4_double: "bnb4_double" } as const)[recipe.quantization];
+  const base = await BaseModel.open(await open_store(dir, { dtype, ...loading }), { stream: recipe.stream_weights });
+  const tokenizer = await training_tokenizer(dir, base.config.vocab_size);
+  const read = async (dataset: DatasetRecipe): Promise<Example[]> => {
+    const { examples, report } = await read_dataset(dataset, tokenizer, recipe);
+    on_event({ kind: "data", report });
+    return examples;
+  };
+  const data: Example[] = [];
+  for (const dataset of recipe.datasets) {
+    const examples = await read(dataset);
+    for (let i = 0; i < dataset.repeat; i++) for (const example of examples) data.push(example);
+  }
+  const held_out = new Map<string, Example[]>();
+  for (const dataset of recipe.eval_datasets)
+    held_out.set(basename(dataset.path).replace(/\.[^.]*$/, ""), await read(dataset));
+
+  const adapter = adapter_shape(recipe, base);
+  const parameters = await make_parameters(recipe, base, adapter);
+  const shape = { adapter, batch: recipe.micro_batch_size, keep: !recipe.gradient_checkpointing };
+  const network = await Network.create(base, shape, parameters, recipe.threads);
+  const { adam_beta1: beta1, adam_beta2: beta2, adam_epsilon: epsilon, weight_decay } = recipe;
+  const optimizer = new AdamW(parameters, { beta1, beta2, epsilon, weight_decay });
+  const plan = new Plan(recipe, data);
+  const begin = { global_step: 0, skipped: 0, skipped_in_a_row: 0, tokens_seen: 0, pending: [] };
+  const own = await fingerprint(recipe);
+  const state = newest ? await resumed(newest.dir, { parameters, optimizer }, own) : { ...begin, fingerprint: own };
+  const log = await RunLog.open(recipe.output_dir, state.global_step, (entry) => on_event({ kind: "log", entry }));
+  const count = (list: Iterable<{ shape: readonly number[] }>) =>
+    [...list].reduce((sum, { shape }) => sum + shape.reduce((product, dim) => product * dim, 1), 0);
+  on_event({
+    kind: "begin",
+    steps: plan.steps,
+    first: state.global_step,
+    trained: count(parameters.values()),
+    parameters: count(expected_tensors(base.config)),
+    resumed: newest?.dir ?? null,
+  });
+  const write_model = model_writer(recipe, dir, base, parameters);
+  return { recipe, base, network, parameters, optimizer, plan, held_out, state, log, write_model, on_event };
+}
+
+/** One step, and what it tells. */
+async function step({ network, parameters, optimizer, plan, recipe, state }: Run): Promise<void> {
+  const batches = plan.batches(state.global_step);
+  const result = await train_step(network, parameters, optimizer, batches, recipe, state.global_step, plan.steps);
+  state.global_step++;
+  state.tokens_seen += result.tokens;
+  state.skipped += Number(result.skipped);
+  state.skipped_in_a_row = result.skipped ? state.skipped_in_a_row + 1 : 0;
+  const entry: LogEntry = {
+    ...result.entry,
+    step: state.global_step,
+    epoch: plan.epoch_at(state.global_step),
+    num_input_tokens_seen: state.tokens_seen,
+    ...(state.skipped > 0 ? { skipped_steps: state.skipped } : {}),
+  };
+  state.pending.push({ entry, seconds: result.seconds, tokens: result.tokens });
+}
+
+async function save({ recipe, parameters, optimizer, state, write_model, on_event }: Run): Promise<void> {
+  const training = { parameters, optimizer, state };
+  const dir = await save_checkpoint(recipe.output_dir, training, write_model, recipe.save_total_limit);
+  on_event({ kind: "checkpoint", dir });
+}
+
+/** The loss on each of eval_datasets. */
+async function evaluate({ recipe, network, held_out, state, plan, log }: Run): Promise<void> {
+  if (held_out.size === 0) return;
+  const began = performance.now();
+  const results = new Map<string, { nll: number; labels: number }>();
+  for (const [name, examples] of held_out) results.set(name, await measure(network, examples, recipe));
+  const all = [...results.values()];
+  await log.add({
+    step: state.global_step,
+    epoch: plan.epoch_at(state.global_step),
+    eval_loss: sum(all.map(({ nll }) => nll)) / sum(all.map(({ labels }) => labels)),
+    // As the Trainer does with several sets.
+    ...Object.fromEntries([...results].map(([name, { nll, labels }]) => [`eval_${name}_loss`, nll / labels])),
+    eval_runtime: (performance.now() - began) / 1000,
+  });
 }
 
 interface StepResult {
@@ -244,72 +254,6 @@ function mean_entry(since: TrainerState["pending"]): LogEntry {
   };
 }
 
-/** Which examples each step sees: it depends on the recipe and the step alone. */
-class Plan {
-  readonly steps: number;
-  private readonly lengths: number[];
-  private readonly epochs = new Map<number, number[][]>();
-
-  constructor(
-    private readonly recipe: Recipe,
-    private readonly data: readonly Example[],
-  ) {
-    this.lengths = data.map(({ input_ids }) => input_ids.length);
-    this.steps = recipe.max_steps ?? 0;
-    if (recipe.num_epochs === undefined) return;
-    // Epochs differ a little in how well they pack.
-    let steps = 0;
-    for (let epoch = 0; epoch < Math.floor(recipe.num_epochs); epoch++) steps += this.steps_of(epoch);
-    const part = recipe.num_epochs % 1;
-    this.steps = steps + (part > 0 ? Math.ceil(part * this.steps_of(Math.floor(recipe.num_epochs))) : 0);
-  }
-
-  /** The micro-batches of a step. */
-  batches(step: number): Batch[] {
-    const { micro_batch_size, gradient_accumulation_steps } = this.recipe;
-    const { epoch, first } = this.locate(step);
-    const size = micro_batch_size * gradient_accumulation_steps;
-    const rows = this.rows(epoch).slice((step - first) * size, (step - first + 1) * size);
-    const batches: Batch[] = [];
-    for (let at = 0; at < rows.length; at += micro_batch_size) {
-      const own = rows.slice(at, at + micro_batch_size);
-      batches.push(
-        to_batch(
-          own.map((row) => row.map((index) => this.data[index]!)),
-          micro_batch_size,
-        ),
-      );
-    }
-    return batches;
-  }
-
-  epoch_at(step: number): number {
-    const { epoch, first } = this.locate(step);
-    return Number((epoch + (step - first) / this.steps_of(epoch)).toFixed(4));
-  }
-
-  private locate(step: number): { epoch: number; first: number } {
-    let epoch = 0;
-    let first = 0;
-    for (; step >= first + this.steps_of(epoch); epoch++) first += this.steps_of(epoch);
-    return { epoch, first };
-  }
-
-  private steps_of(epoch: number): number {
-    const { micro_batch_size, gradient_accumulation_steps } = this.recipe;
-    return Math.ceil(this.rows(epoch).length / (micro_batch_size * gradient_accumulation_steps));
-  }
-
-  private rows(epoch: number): number[][] {
-    let rows = this.epochs.get(epoch);
-    if (!rows) {
-      rows = pack(this.lengths, this.recipe.sequence_len, this.recipe.sample_packing, mix(this.recipe.seed, epoch));
-      this.epochs.set(epoch, rows);
-    }
-    return rows;
-  }
-}
-
 /** The loss on data that is not learnt from: a sum in nats, and of how many tokens. */
 async function measure(
   network: Network,
@@ -326,97 +270,6 @@ async function measure(
     total.labels += labels;
   }
   return total;
-}
-
-/** The tokenizer of a model that is trained, with a chat template. */
-export async function training_tokenizer(dir: string, vocab_size: number): Promise<Tokenizer> {
-  const tokenizer = await load_tokenizer(dir);
-  tokenizer.chat_template ??= fallback_template(dir, "mixtral").chat_template;
-  if (tokenizer.vocab_size > vocab_size) {
-    throw new BimedixError("bad_tokenizer", {
-      given: `a tokenizer with ${tokenizer.vocab_size} tokens for a model with ${vocab_size}`,
-      expected: "the model's own tokenizer",
-      todo: "correct the model's directory",
-    });
-  }
-  return tokenizer;
-}
-
-async function read_examples(
-  dataset: DatasetRecipe,
-  recipe: Recipe,
-  tokenizer: Tokenizer,
-  on_event: (event: TrainEvent) => void,
-): Promise<Example[]> {
-  const { examples, report } = await read_dataset(dataset, tokenizer, recipe);
-  on_event({ kind: "data", report });
-  return examples;
-}
-
-function adapter_shape({ adapter }: Recipe, { config }: BaseModel): AdapterShape | null {
-  if (adapter === "none") return null;
-  if (config.num_local_experts === 0 && adapter.targets.includes("gate")) {
-    throw new BimedixError("bad_option", {
-      given: "the target gate on a model without experts",
-      expected: "q, k, v, o, w1, w2, w3",
-      todo: "leave gate out of adapter.targets",
-    });
-  }
-  const tensors = new Map(adapted_tensors(config, adapter.targets).map(({ name, shape }) => [name, shape]));
-  const { r: rank, lora_alpha, lora_dropout: dropout, use_rslora } = adapter;
-  return { rank, scale: lora_scale(rank, lora_alpha, use_rslora), dropout, tensors };
-}
-
-/**
- * A as PEFT begins (Kaiming's uniform with a = sqrt(5), which is 1 / sqrt(columns)), B zero: the adapter changes nothing at first.
- * Source: reset_lora_parameters in peft/tuners/lora/layer.py
- */
-async function make_parameters(
-  recipe: Recipe,
-  base: BaseModel,
-  adapter: AdapterShape | null,
-): Promise<Map<string, Parameter>> {
-  const parameters = new Map<string, Parameter>();
-  const add = (name: string, shape: readonly number[], data: Float32Array) =>
-    parameters.set(name, { shape, data, gradient: new Float32Array(data.length) });
-  if (!adapter) {
-    for (const { name, shape } of expected_tensors(base.config)) add(name, shape, await base.tensor(name));
-    return parameters;
-  }
-  let number = 0;
-  for (const [tensor, dims] of adapter.tensors) {
-    const random = generator(mix(recipe.seed, number++));
-    const bound = 1 / Math.sqrt(dims[1]);
-    const [a, b] = lora_shapes(tensor, dims, adapter.rank) as [
-      { name: string; shape: number[] },
-      { name: string; shape: number[] },
-    ];
-    add(
-      a.name,
-      a.shape,
-      Float32Array.from({ length: adapter.rank * dims[1] }, () => (2 * random() - 1) * bound),
-    );
-    add(b.name, b.shape, new Float32Array(dims[0] * adapter.rank));
-  }
-  return parameters;
-}
-
-function model_writer(recipe: Recipe, dir: string, base: BaseModel, parameters: ReadonlyMap<string, Parameter>) {
-  return async (target: string): Promise<void> => {
-    const tensors = [...parameters].map(([name, { shape, data }]) => ({ name, shape, data }));
-    if (recipe.adapter !== "none") {
-      const { targets, ...adapter } = recipe.adapter;
-      const config = adapter_config(base.config, { base_model_name_or_path: recipe.base_model, targets, ...adapter });
-      return write_adapter(target, config, tensors);
-    }
-    const stored = await read_json(join(dir, "config.json"), "bad_config");
-    const dtype = [stored.torch_dtype, stored.dtype].includes("bfloat16") ? ("BF16" as const) : undefined;
-    await write_shards(
-      target,
-      tensors.map((tensor) => ({ ...tensor, dtype })),
-    );
-    await copy_model_files(dir, target);
-  };
 }
 
 /** What must be the same for a run to go on: the recipe but for how it reports, and the data's bytes. */
@@ -457,9 +310,9 @@ const unfinished = (dir: string) =>
     todo: "add --resume to go on with that run, or choose another output_dir",
   });
 
-const non_finite = ({ skipped_in_a_row }: TrainerState, { step }: LogEntry) =>
+const non_finite = ({ skipped_in_a_row, global_step }: TrainerState) =>
   new BimedixError("non_finite_gradients", {
-    given: `${skipped_in_a_row} steps in a row, up to ${step}, with NaN or infinite gradients`,
+    given: `${skipped_in_a_row} steps in a row, up to ${global_step}, with NaN or infinite gradients`,
     expected: "finite gradients",
     todo: "lower learning_rate and go on from the last checkpoint",
   });

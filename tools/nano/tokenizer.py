@@ -1,6 +1,6 @@
 """The tokenizer of models/nano: BPE with byte fallback in the layout of Mixtral's tokenizer.json.
 
-Run: python tokenizer.py --data DIR --out DIR. English and Arabic text is balanced before the merges are learned.
+Run: python tokenizer.py --chat FILE --out DIR. English and Arabic text is balanced before the merges are learned.
 Unlike Mixtral's, [INST] and [/INST] are control tokens here, so that a person who types them types plain text.
 """
 import argparse
@@ -9,7 +9,6 @@ import re
 from collections import Counter
 from pathlib import Path
 
-from data import load
 
 CONTROL = ["<unk>", "<s>", "</s>", "[INST]", "[/INST]"]
 TEMPLATE = """{{ bos_token }}{% if messages[0]['role'] == 'system' %}{% set system = messages[0]['content'] + '\n\n' %}{% set turns = messages[1:] %}{% else %}{% set system = '' %}{% set turns = messages %}{% endif %}{% for message in turns %}{% if (message['role'] == 'user') != (loop.index0 % 2 == 0) %}{{ raise_exception('Conversation roles must alternate user/assistant/user/assistant/...') }}{% endif %}{% if message['role'] == 'user' %}{{ '[INST]' + (system if loop.first else '') + message['content'] + '[/INST]' }}{% elif message['role'] == 'assistant' %}{{ message['content'] + eos_token }}{% else %}{{ raise_exception('Only user and assistant roles are supported, and a system message first!') }}{% endif %}{% endfor %}"""
@@ -54,11 +53,12 @@ def learn(texts, vocab_size):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--data", required=True)
+    parser.add_argument("--chat", required=True, help="chat.jsonl, which scripts/nano/data.mjs writes")
     parser.add_argument("--out", required=True)
     parser.add_argument("--vocab-size", type=int, default=5120)
     args = parser.parse_args()
-    train, _ = load(args.data)
+    with open(args.chat, encoding="utf-8") as file:
+        train = [json.loads(line) for line in file]
     by_language = {"en": [], "ar": []}
     for item in train:
         if item["source"] != "templates":
