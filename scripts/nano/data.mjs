@@ -1,5 +1,7 @@
 // The training text of models/nano: chats and questions in English and Arabic, as JSON lines. Run: node scripts/nano/data.mjs DATA OUT
 //
+// Chats by language, chats from templates, and two files of questions with options: `reading` asks what stands in a text, and belongs
+// to what the base learns; `mcqa` asks about complaints, conditions and topics, and is what the adapter learns.
 // Only corpora that are free to redistribute and are not a test set of anything; MentalQA's own test questions are dropped from its
 // training file by exact match. Held out for measuring: 2 % of each source, chosen by a hash of the question, so that a repeated
 // question is on one side; of MedQuAD's questions with options a tenth of all topics, so that no option was right in training.
@@ -163,7 +165,7 @@ function sample(list, n, random) {
 async function* mcqa(data, random) {
   const item = (language, kind, question, right, wrong, topic) => {
     const options = [...wrong];
-    const answer = Math.floor(random() * 4);
+    const answer = Math.floor(random() * (wrong.length + 1));
     options.splice(answer, 0, right);
     return { language, kind, question, options, answer, topic };
   };
@@ -220,12 +222,13 @@ async function* mcqa(data, random) {
       const text = clip(pair[side], 160);
       const inside = words[i].filter((word) => text.includes(word));
       if (inside.length === 0 || text.length < 30) continue;
-      // Each sentence asks twice, about two of its words.
+      // Each sentence asks twice, about two of its words, with two to four options: fewer make an easier beginning.
       for (const right of sample(inside, Math.min(2, inside.length), random)) {
+        const others = 1 + Math.floor(random() * 3);
         const wrong = sample_few(all, 6, random)
           .filter((word) => !pair[side].includes(word))
-          .slice(0, 3);
-        if (wrong.length === 3)
+          .slice(0, others);
+        if (wrong.length === others)
           yield item(language, "word", `${asked[language].word} ${text}`, right, wrong, pair[side]);
       }
     }
@@ -268,14 +271,16 @@ export async function build(data, out) {
     const tally = (counts[source] ??= { training: 0, held_out: 0 });
     tally[held ? "held_out" : "training"]++;
     // The templates are easy: what is measured is the rest.
-    if (!held) add("chat.jsonl", { source, language, messages });
+    if (!held)
+      add(source === "templates" ? "templates.jsonl" : `chat_${language}.jsonl`, { source, language, messages });
     else if (source !== "templates") add(`held_out_chat_${language}.jsonl`, { source, language, messages });
   };
   for await (const [source, language, messages] of corpora(data, random)) chat(source, language, messages);
   for (const [language, messages] of written(random)) chat("templates", language, messages);
   for await (const { topic, ...item } of mcqa(data, random)) {
     const held = first_byte(topic ?? item.question + item.options.join()) < (topic ? 26 : 20);
-    add(held ? `held_out_mcqa_${item.language}.jsonl` : "mcqa.jsonl", item);
+    const file = item.kind === "word" ? "reading" : "mcqa";
+    add(held ? `held_out_${file}_${item.language}.jsonl` : `${file}.jsonl`, item);
     (counts[`mcqa ${item.kind}`] ??= { training: 0, held_out: 0 })[held ? "held_out" : "training"]++;
   }
   await mkdir(out, { recursive: true });

@@ -36,10 +36,31 @@ export function gradients(seeds: ReadonlyMap<Value, Value>, wanted: readonly Val
       const input = node.inputs[i];
       if (!gradient || !input || !needs(i)) continue;
       const before = found.get(input);
-      found.set(input, before ? op.add(before, gradient) : gradient);
+      found.set(input, before ? sum(before, gradient) : gradient);
     }
   }
   return new Map(wanted.flatMap((value) => (found.has(value) ? [[value, found.get(value)!]] : [])));
+}
+
+/** The node that computes a value; none computes an input. */
+const maker = (value: Value): Node | undefined => value.graph.nodes.findLast(({ outputs }) => outputs.includes(value));
+
+/** `a + b`; where both end in the same rearrangement, that is done once, after adding. */
+function sum(a: Value, b: Value): Value {
+  const [made_a, made_b] = [maker(a), maker(b)];
+  const moves = made_a?.op_type === "Reshape" || made_a?.op_type === "Transpose";
+  const [from_a, from_b] = [made_a?.inputs[0], made_b?.inputs[0]];
+  const alike =
+    moves &&
+    made_a.op_type === made_b?.op_type &&
+    made_a.inputs[1] === made_b.inputs[1] &&
+    JSON.stringify([made_a.attributes, from_a!.dims]) === JSON.stringify([made_b.attributes, from_b!.dims]);
+  if (!alike) return op.add(a, b);
+  const { inputs, attributes } = made_a;
+  const total = sum(from_a!, from_b!);
+  return made_a.op_type === "Reshape"
+    ? op.reshape(total, inputs[1]!, a.dims)
+    : op.transpose(total, attributes.perm as number[]);
 }
 
 const scalar = (like: Value, value: number) => like.graph.constant("float32", [value], []);
@@ -102,9 +123,15 @@ const rules: Record<string, Rule> = {
   // x * sigmoid(x)
   QuickGelu: ({ inputs: [x], outputs: [y] }, [g]) => {
     const s = op.sigmoid(x!);
-    return [op.mul(g!, op.add(s, op.mul(y!, op.sub(scalar(s, 1), s))))];
+    return [op.mul(g!, op.add(s, op.sub(y!, op.mul(y!, s))))];
   },
-  LogSoftmax: ({ outputs: [y] }, [g]) => [op.sub(g!, op.mul(op.exp(y!), op.reduce_sum(g!, -1)))],
+  LogSoftmax: ({ outputs: [y] }, [g]) => {
+    // Of a loss, the gradient is zero but for one entry a row: that one is added last, without a matrix of zeros.
+    const made = maker(g!);
+    const [, indices, entries] = made?.op_type === "ScatterElements" ? made.inputs : [];
+    const spread = op.mul(op.exp(y!), negative(op.reduce_sum(entries ?? g!, -1)));
+    return [entries ? op.add_last(spread, indices!, entries) : op.add(g!, spread)];
+  },
   GatherElements: ({ inputs: [x, indices] }, [g]) => [op.scatter_last(x!, indices!, g!), null],
   Softmax: ({ outputs: [y] }, [g]) => [op.mul(y!, op.sub(g!, op.reduce_sum(op.mul(g!, y!), -1)))],
   ReduceSum: ({ inputs: [x, axes], attributes }, [g]) => {

@@ -244,6 +244,11 @@ export function scatter_last(x: Value, indices: Value, updates: Value): Value {
   return single("ScatterElements", [zeros_like(x), indices, updates], x.dims, { attributes: { axis: -1 } });
 }
 
+/** `x` with `updates` added at `indices` of the last axis. */
+export function add_last(x: Value, indices: Value, updates: Value): Value {
+  return single("ScatterElements", [x, indices, updates], x.dims, { attributes: { axis: -1, reduction: "add" } });
+}
+
 export function transpose(x: Value, perm: readonly number[]): Value {
   const dims = perm.map((axis) => x.dim(axis));
   return single("Transpose", [x], dims, { attributes: { perm } });

@@ -9,6 +9,11 @@ export interface SessionOptions {
   folder: string;
   /** Threads of one operator; default: the number of physical cores, as ONNX Runtime counts them. */
   threads?: number;
+  /**
+   * Whether threads wait for the next operator with their cores busy, for a moment after a run too: of use where one session runs
+   * again and again, harmful where several take turns. Default true.
+   */
+  spin?: boolean;
   /** Writes a profile with this prefix at `dispose`. */
   profile?: string;
 }
@@ -25,7 +30,12 @@ export async function create_session(graph: Graph, options: SessionOptions): Pro
       enableMemPattern: false,
       logSeverityLevel: 3,
       ...(options.profile === undefined ? {} : { enableProfiling: true, profileFilePrefix: options.profile }),
-      extra: { session: { model_external_initializers_file_folder_path: options.folder } },
+      extra: {
+        session: {
+          model_external_initializers_file_folder_path: options.folder,
+          intra_op: { allow_spinning: options.spin === false ? "0" : "1" },
+        },
+      },
     });
   } catch (error) {
     const message = (error as Error).message;

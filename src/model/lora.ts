@@ -48,10 +48,12 @@ export class LoraWeights implements DecoderWeights {
     const { pair, dropout, on_product } = this.options;
     const pairs = names.map(pair);
     const input = dropout && pairs.some((one) => one !== null) ? dropout(x, names) : x;
+    // Before the base's products, so that backward, theirs come first and are added before they are rearranged.
+    const changes = pairs.map((one) => one && low_rank(input, one));
     const products = names.length === 1 ? [this.base.linear(names[0]!, x)] : this.base.linears(names, x);
     return products.map((product, i) => {
-      const one = pairs[i];
-      const sum = one ? op.add(product, low_rank(input, one)) : product;
+      const change = changes[i];
+      const sum = change ? op.add(product, change) : product;
       on_product?.(names[i]!, sum);
       return sum;
     });

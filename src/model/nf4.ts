@@ -63,10 +63,14 @@ function code_of(value: number): number {
 
 /** The values that the codes stand for. */
 export function dequantize_nf4({ codes, absmax }: Nf4): Float32Array {
-  return Float32Array.from({ length: codes.length * 2 }, (_, i) => {
-    const code = i % 2 === 0 ? codes[i / 2]! >> 4 : codes[(i - 1) / 2]! & 15;
-    return Math.fround(NF4_LEVELS[code]!) * absmax[Math.floor(i / NF4_BLOCK)]!;
-  });
+  const levels = Float32Array.from(NF4_LEVELS);
+  const values = new Float32Array(codes.length * 2);
+  for (let i = 0; i < codes.length; i++) {
+    const scale = absmax[Math.floor((2 * i) / NF4_BLOCK)]!;
+    values[2 * i] = levels[codes[i]! >> 4]! * scale;
+    values[2 * i + 1] = levels[codes[i]! & 15]! * scale;
+  }
+  return values;
 }
 
 /** How many magnitudes share a scale when they are quantised again. */

@@ -30,6 +30,12 @@ export function axolotl_config(
   config: ModelConfig,
   data: { train: string[]; test: string[] },
 ): Record<string, unknown> {
+  if (recipe.router_aux_loss_per_layer)
+    throw bad(
+      "router_aux_loss_per_layer true",
+      "false with --engine axolotl: transformers balances all layers together",
+      "set router_aux_loss_per_layer=false",
+    );
   const tokens = (path: string) => ({ path, ds_type: "json", split: "train" });
   return {
     base_model: recipe.base_model,

@@ -1,5 +1,6 @@
 /**
  * The load-balancing loss of a mixture of experts, as transformers computes it: over the router logits of all layers together.
+ * That is least where the layers together are even, so that one layer may starve an expert that another feeds; see `balance_each`.
  * Source: load_balancing_loss_func in transformers/models/mixtral/modeling_mixtral.py; https://arxiv.org/abs/2101.03961, equations 4 to 6.
  */
 export interface Balance {
@@ -13,14 +14,26 @@ export interface Balance {
   entropy: number[];
 }
 
-/**
- * @param router_logits a layer: float32 `[tokens, experts]`
- * @param counted a token: whether it counts; padding does not
- */
-export function balance(
-  router_logits: readonly Float32Array[],
-  { experts, top_k, counted }: { experts: number; top_k: number; counted: (token: number) => boolean },
-): Balance {
+export interface BalanceOptions {
+  experts: number;
+  top_k: number;
+  /** Whether a token counts; padding does not. */
+  counted: (token: number) => boolean;
+}
+
+/** The mean of the layers' own losses: least where every layer is even. */
+export function balance_each(router_logits: readonly Float32Array[], options: BalanceOptions): Balance {
+  const layers = router_logits.map((logits) => balance([logits], options));
+  return {
+    aux_loss: layers.reduce((sum, { aux_loss }) => sum + aux_loss, 0) / (layers.length || 1),
+    gradients: layers.flatMap(({ gradients }) => gradients.map((all) => all.map((value) => value / layers.length))),
+    load: layers.flatMap(({ load }) => load),
+    entropy: layers.flatMap(({ entropy }) => entropy),
+  };
+}
+
+/** @param router_logits a layer: float32 `[tokens, experts]` */
+export function balance(router_logits: readonly Float32Array[], { experts, top_k, counted }: BalanceOptions): Balance {
   const probabilities = router_logits.map((logits) => softmax_rows(logits, experts));
   const tokens = (router_logits[0]?.length ?? 0) / experts;
   const total_load = new Float64Array(experts);

@@ -7,7 +7,7 @@ import { Tensor as OrtTensor } from "onnxruntime-node";
 import type { Graph } from "../graph/graph.js";
 import { create_session, type Feeds, float32, int64 } from "../graph/session.js";
 import { HIDDEN } from "../model/graphs.js";
-import { type Balance, balance } from "./balance.js";
+import { type Balance, balance, balance_each } from "./balance.js";
 import type { BaseModel, TensorData } from "./base.js";
 import { head_graphs, layer_graphs, type Pair, type TrainShape } from "./graphs.js";
 
@@ -41,12 +41,14 @@ export interface PassOptions {
   items: number;
   /** Of the load-balancing loss in the loss. */
   aux_coefficient: number;
+  /** That loss is of each layer by itself; else of all together. */
+  aux_per_layer?: boolean;
   /** Decides the dropout of this pass. */
   seed: number;
 }
 
 /** Logits of one run of the head, in float32 values. */
-const MAX_LOGITS = 2 ** 22;
+const MAX_LOGITS = 2 ** 23;
 
 interface Sessions {
   pair: Pair;
@@ -77,7 +79,7 @@ export class Network {
   ): Promise<Network> {
     const whole: TrainShape = { ...shape, config: base.config, stored: base.stored };
     const session = (graph: Graph) =>
-      create_session(graph, { folder: ".", ...(threads === undefined ? {} : { threads }) });
+      create_session(graph, { folder: ".", spin: false, ...(threads === undefined ? {} : { threads }) });
     const sessions = async (pair: Pair): Promise<Sessions> => {
       return { pair, forward: await session(pair.forward), backward: await session(pair.backward) };
     };
@@ -140,7 +142,7 @@ export class Network {
       }
       hidden = result.output!;
     }
-    const { gradients, ...balanced } = balance(router_logits, {
+    const { gradients, ...balanced } = (learn?.aux_per_layer ? balance_each : balance)(router_logits, {
       experts: config.num_local_experts,
       top_k: config.num_experts_per_tok,
       counted: (token) => batch.documents[token] !== 0,

@@ -75,6 +75,10 @@ const schema = z.strictObject({
   adam_epsilon: positive.default(1e-8),
   max_grad_norm: z.number().min(0).default(1).describe("gradients are scaled down to this norm; 0 never does"),
   router_aux_loss_coef: z.number().min(0).default(0.02).describe("of the load-balancing loss"),
+  router_aux_loss_per_layer: z
+    .boolean()
+    .default(false)
+    .describe("of each layer by itself; else of all layers together, as transformers does"),
   gradient_checkpointing: z
     .boolean()
     .default(true)

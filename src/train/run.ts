@@ -203,10 +203,11 @@ async function train_step(
   const began = performance.now();
   const items = sum(batches.map(labels_of));
   const aux_coefficient = recipe.router_aux_loss_coef / batches.length;
+  const aux_per_layer = recipe.router_aux_loss_per_layer;
   const results: PassResult[] = [];
   for (const [i, batch] of batches.entries()) {
     const seed = mix(mix(recipe.seed, step), i);
-    results.push(await network.backward(batch, { items, aux_coefficient, seed }));
+    results.push(await network.backward(batch, { items, aux_coefficient, aux_per_layer, seed }));
   }
   const grad_norm = gradient_norm(parameters);
   const skipped = !Number.isFinite(grad_norm);

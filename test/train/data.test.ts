@@ -5,7 +5,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { before, describe, test } from "node:test";
 import { load_tokenizer, type Tokenizer } from "../../src/text/tokenizer.js";
-import { balance } from "../../src/train/balance.js";
+import { balance, balance_each } from "../../src/train/balance.js";
 import { encode_messages, pack, read_dataset, to_batch } from "../../src/train/data.js";
 import { EventFile } from "../../src/train/events.js";
 import { clip_scale, schedule_at } from "../../src/train/optimizer.js";
@@ -106,6 +106,22 @@ test("an even router has the least balance loss, and entropy and load say how ev
   assert.ok(one_sided.aux_loss > 3.9);
   assert.ok(Math.abs(even.entropy[0]! - Math.log(4)) < 1e-3 && one_sided.entropy[0]! < 0.2);
   assert.deepEqual(one_sided.load, [[0.5, 0.5, 0, 0]]);
+});
+
+test("layers that starve opposite experts are even together, and uneven each by itself", () => {
+  const shape = { experts: 4, top_k: 2, counted: () => true };
+  const layer = (logits: number[]) => Float32Array.from({ length: 16 }, (_, i) => logits[i % 4]!);
+  const layers = [layer([9, 8, 0, 0]), layer([0, 0, 8, 9])];
+  const [together, each] = [balance(layers, shape), balance_each(layers, shape)];
+  assert.ok(Math.abs(together.aux_loss - 2) < 0.01 && each.aux_loss > 3.9);
+  assert.deepEqual(each.load, together.load);
+  // Of one layer it is the same loss; of two, each has half of its own gradient.
+  const one = balance([layers[0]!], shape);
+  assert.deepEqual(balance_each([layers[0]!], shape), one);
+  assert.deepEqual(
+    each.gradients[0],
+    one.gradients[0]!.map((value) => value / 2),
+  );
 });
 
 test("schedules and clipping are transformers' and torch's", () => {
