@@ -1,6 +1,7 @@
-// Accuracy on held-out questions with options, as the product asks them (Assistant.mcqa).
+// What a model knows of held-out data: accuracy on questions with options, as the product asks them (Assistant.mcqa), and the loss.
 import { readFile } from "node:fs/promises";
-import { Assistant } from "../../dist/src/index.js";
+import { Assistant, AutoModelForCausalLM, AutoTokenizer } from "../../dist/src/index.js";
+import { read_dataset } from "../../dist/src/train/data.js";
 
 /** Every question's kind and whether the answer was right, in order. */
 export async function answers(model, file, { adapter, dtype = "fp32" } = {}) {
@@ -17,6 +18,48 @@ export async function answers(model, file, { adapter, dtype = "fp32" } = {}) {
   }
   await assistant.dispose();
   return results;
+}
+
+/** Of every conversation, in order, the sum of the answers' negative log-likelihoods, in nats, and how many tokens they have. */
+export async function losses(model, file, { adapter, dtype = "fp32" } = {}) {
+  const { engine, config } = await AutoModelForCausalLM.from_pretrained(model, {
+    dtype,
+    accuracy_level: 0,
+    ...(adapter ? { adapter } : {}),
+  });
+  const options = { sequence_len: 512, train_on_inputs: false, on_damaged_line: "stop" };
+  const { examples } = await read_dataset(
+    { path: file, type: "chat" },
+    await AutoTokenizer.from_pretrained(model),
+    options,
+  );
+  const results = [];
+  for (const { input_ids, learnt } of examples) {
+    const { logits } = await engine.forward([[...input_ids]]);
+    const result = { nll: 0, tokens: 0 };
+    for (let i = 1; i < input_ids.length; i++) {
+      if (!learnt[i]) continue;
+      const row = logits[0].subarray((i - 1) * config.vocab_size, i * config.vocab_size);
+      const best = row.reduce((a, b) => Math.max(a, b));
+      result.nll += best + Math.log(row.reduce((sum, value) => sum + Math.exp(value - best), 0)) - row[input_ids[i]];
+      result.tokens++;
+    }
+    results.push(result);
+  }
+  await engine.dispose();
+  return results;
+}
+
+/** Nats a token, and how far it lies from another model's on the same conversations, with the standard error of that. */
+export function loss_beside(results, others) {
+  const tokens = results.reduce((sum, one) => sum + one.tokens, 0);
+  const loss = results.reduce((sum, one) => sum + one.nll, 0) / tokens;
+  const gaps = results.map(({ nll }, i) => nll - others[i].nll);
+  const gap = gaps.reduce((a, b) => a + b, 0) / tokens;
+  // Of a ratio of sums over conversations, of which the lengths differ (Cochran, Sampling Techniques, 6.3).
+  const spread = results.reduce((sum, one, i) => sum + (gaps[i] - gap * one.tokens) ** 2, 0);
+  const n = results.length;
+  return { loss, gap, stderr: Math.sqrt((spread * n) / (n - 1)) / tokens, n };
 }
 
 export function accuracy(results) {

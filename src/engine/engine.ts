@@ -34,13 +34,25 @@ export interface GenerateOptions extends SamplingOptions, AdapterOption {
   max_new_tokens?: number;
   /** Tokens that end a sequence; null never stops. */
   eos_token_id?: number | readonly number[] | null;
+  /** Gives with each token its log-probability and those of so many of the likeliest; of the model itself, before any option. */
+  top_logprobs?: number;
   signal?: Abort;
+}
+
+/** A token with its natural log-probability. */
+export interface TokenLogprob {
+  token_id: number;
+  logprob: number;
 }
 
 export interface GeneratedToken {
   /** Which of the prompts the token continues. */
   sequence: number;
   token_id: number;
+  /** With `top_logprobs`. */
+  logprob?: number;
+  /** With `top_logprobs`: the likeliest, in order. */
+  top?: TokenLogprob[];
 }
 
 export interface ScoreRequest {
@@ -55,6 +67,8 @@ export interface ScoreOptions extends AdapterOption {
    * last bit. Default: whatever is cached is used.
    */
   prefix?: number;
+  /** Gives with each score its tokens one by one, and so many of the likeliest beside each. */
+  top_logprobs?: number;
   signal?: Abort;
 }
 
@@ -63,6 +77,8 @@ export interface Score {
   logprob: number;
   /** Whether each of them was the likeliest. */
   is_greedy: boolean;
+  /** With `top_logprobs`: of each token of the continuation. */
+  tokens?: { logprob: number; top: TokenLogprob[] }[];
 }
 
 export interface ForwardOptions extends AdapterOption {

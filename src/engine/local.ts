@@ -2,7 +2,6 @@
 import { BimedixError } from "../errors.js";
 import type { Store } from "../model/store.js";
 import type {
-  Abort,
   Engine,
   ForwardOptions,
   ForwardResult,
@@ -13,17 +12,24 @@ import type {
   ScoreRequest,
 } from "./engine.js";
 import { chain, type LocalOptions, Runner } from "./runner.js";
-import { check_sampling, create_sampler } from "./sampler.js";
+import { check_sampling } from "./sampler.js";
+import { Scheduler, Sequence } from "./scheduler.js";
 import { group_requests, plan, read_logits, shared_beginning } from "./tree.js";
 
 export class LocalEngine implements Engine {
   private queue: Promise<unknown> = Promise.resolve();
   private disposed = false;
+  private readonly scheduler: Scheduler;
 
-  private constructor(private readonly runner: Runner) {}
+  private constructor(
+    private readonly runner: Runner,
+    max_sequences: number,
+  ) {
+    this.scheduler = new Scheduler(runner, max_sequences);
+  }
 
   static async create(store: Store, options: LocalOptions = {}): Promise<LocalEngine> {
-    return new LocalEngine(await Runner.create(store, options));
+    return new LocalEngine(await Runner.create(store, options), options.max_sequences ?? 16);
   }
 
   async *generate(
@@ -40,46 +46,47 @@ export class LocalEngine implements Engine {
         todo: "change it",
       });
     }
-    const stop = new Set(eos_token_id === null ? [] : [eos_token_id].flat());
     for (const prompt of prompts) this.check_prompt(prompt, 1);
-    const done = await this.turn(options.adapter);
+    this.check_loaded();
+    const cache = this.runner.cache("generation", options.adapter);
+    const tokens: GeneratedToken[] = [];
+    let wake = (): void => {};
+    let left = prompts.length;
+    let failure: { error: unknown } | undefined;
+    const on_token = (token: GeneratedToken) => {
+      tokens.push(token);
+      wake();
+    };
+    const on_end = (error?: unknown) => {
+      left--;
+      if (error !== undefined) failure ??= { error };
+      wake();
+    };
+    const whole = { ...options, max_new_tokens, eos_token_id };
+    const sequences = prompts.map(
+      (prompt, number) => new Sequence(prompt, number, whole, cache, signal, on_token, on_end),
+    );
+    for (const sequence of sequences) this.scheduler.add(sequence);
     try {
-      const { pool } = this.runner;
-      const sequences = [];
-      for (const [sequence, prompt] of prompts.entries()) {
-        const leaf = await this.prefill(prompt, sequences.length === 0, signal);
-        sequences.push({
-          sequence,
-          ...leaf,
-          token_id: -1,
-          left: max_new_tokens,
-          seen: new Set(prompt),
-          sample: create_sampler(options, sequence),
-        });
-      }
-      for (let running = sequences; running.length > 0; ) {
-        const going: typeof running = [];
-        for (const one of running) {
-          const token_id = one.sample(one.logits.slice(), one.seen);
-          yield { sequence: one.sequence, token_id };
-          one.seen.add(token_id);
-          one.left--;
-          const room = pool.position_of(one.slot) + 2 < config.max_position_embeddings;
-          if (stop.has(token_id) || one.left === 0 || !room) continue;
-          one.token_id = token_id;
-          going.push(one);
-        }
-        running = going;
-        if (running.length === 0) return;
-        const { slots, logits } = await this.runner.run(running, [...running.keys()], signal);
-        for (const [i, one] of running.entries()) Object.assign(one, { slot: slots[i], logits: logits[i] });
+      for (;;) {
+        const token = tokens.shift();
+        if (token) yield token;
+        else if (failure) throw failure.error;
+        else if (left === 0) return;
+        else
+          await new Promise<void>((resume) => {
+            wake = resume;
+          });
       }
     } finally {
-      done();
+      for (const sequence of sequences) this.scheduler.remove(sequence);
     }
   }
 
-  async score(requests: readonly ScoreRequest[], { prefix, signal, adapter }: ScoreOptions = {}): Promise<Score[]> {
+  async score(
+    requests: readonly ScoreRequest[],
+    { prefix, signal, adapter, top_logprobs }: ScoreOptions = {},
+  ): Promise<Score[]> {
     for (const { context, continuation } of requests) {
       if (context.length === 0 || continuation.length === 0) {
         throw new BimedixError("empty_prompt", {
@@ -91,23 +98,24 @@ export class LocalEngine implements Engine {
       this.check_prompt([...context, ...continuation].slice(0, -1), 0);
     }
     if (requests.length === 0) return [];
-    const done = await this.turn(adapter);
+    const done = await this.turn();
     try {
+      const cache = this.runner.cache("scoring", adapter);
       const scores: Score[] = requests.map(() => ({ logprob: 0, is_greedy: true }));
       const groups = group_requests(requests);
       const beginning = shared_beginning(groups).slice(0, prefix);
       const { runner } = this;
-      let start = runner.pool.match(beginning).length;
+      let start = cache.pool.match(beginning).length;
       if (prefix !== undefined && start < beginning.length) {
-        runner.pool.clear();
+        cache.pool.clear();
         start = beginning.length;
       }
       for (const { path, group } of plan(groups, start)) {
-        const slots = await runner.grow(chain(path), runner.keep(path), { signal });
+        const slots = await runner.grow(cache, chain(path), runner.keep(cache, path), { signal });
         if (group === null) continue;
-        await runner.grow(group.nodes, slots, {
+        await runner.grow(cache, group.nodes, slots, {
           wanted: (node) => group.nodes[node]!.readers.length > 0,
-          on_logits: (logits, node) => read_logits(logits, group.nodes[node]!.readers, scores),
+          on_logits: (logits, node) => read_logits(logits, group.nodes[node]!.readers, scores, top_logprobs),
           forget: prefix !== undefined,
           signal,
         });
@@ -123,21 +131,19 @@ export class LocalEngine implements Engine {
     { signal, adapter }: ForwardOptions = {},
   ): Promise<ForwardResult> {
     for (const tokens of sequences) this.check_prompt(tokens, 0);
-    const done = await this.turn(adapter);
+    const done = await this.turn();
     try {
+      const cache = this.runner.cache("scoring", adapter);
       const result: { logits: Float32Array[]; router_logits: Float32Array[] } = { logits: [], router_logits: [] };
       const { vocab_size, num_local_experts: experts, num_hidden_layers: layers } = this.runner.config;
       for (const tokens of sequences) {
         const logits = new Float32Array(tokens.length * vocab_size);
         const router = new Float32Array(layers * tokens.length * experts);
         let at = 0;
-        await this.extend(
-          tokens,
-          tokens.length,
-          true,
-          signal,
-          (row, index) => logits.set(row, index * vocab_size),
-          (chunk) => {
+        await this.runner.grow(cache, chain(tokens), this.runner.keep(cache, tokens, 0), {
+          wanted: () => true,
+          on_logits: (row, index) => logits.set(row, index * vocab_size),
+          on_router: (chunk) => {
             const rows = chunk.length / layers / experts;
             for (let layer = 0; layer < layers; layer++) {
               router.set(
@@ -147,7 +153,8 @@ export class LocalEngine implements Engine {
             }
             at += rows;
           },
-        );
+          signal,
+        });
         result.logits.push(logits);
         result.router_logits.push(router);
       }
@@ -159,30 +166,32 @@ export class LocalEngine implements Engine {
 
   async dispose(): Promise<void> {
     if (this.disposed) return;
-    const done = await this.turn(null);
+    const done = await this.turn();
     this.disposed = true;
+    await this.scheduler.idle();
     await this.runner.release();
     done();
   }
 
-  /** Calls take turns: the pool's slots belong to one of them at a time. Resolves to the function that ends the turn. */
-  private async turn(adapter: string | null | undefined): Promise<() => void> {
+  /** Scoring takes turns: its cache belongs to one call at a time. Resolves to the function that ends the turn. */
+  private async turn(): Promise<() => void> {
     const before = this.queue;
     let done = (): void => {};
     this.queue = new Promise<void>((resolve) => {
       done = resolve;
     });
     await before;
-    if (!this.disposed) {
-      try {
-        this.runner.use(adapter);
-        return done;
-      } catch (error) {
-        done();
-        throw error;
-      }
+    try {
+      this.check_loaded();
+      return done;
+    } catch (error) {
+      done();
+      throw error;
     }
-    done();
+  }
+
+  private check_loaded(): void {
+    if (!this.disposed) return;
     throw new BimedixError("disposed", {
       given: "a call to a model after dispose()",
       expected: "a loaded model",
@@ -214,42 +223,5 @@ export class LocalEngine implements Engine {
         todo: "use the tokenizer of this model",
       });
     }
-  }
-
-  /** Runs what of a prompt is not cached and returns its last slot with the logits there. */
-  private async prefill(
-    tokens: readonly number[],
-    trim: boolean,
-    signal: Abort | undefined,
-  ): Promise<{ slot: number; logits: Float32Array }> {
-    let logits: Float32Array = new Float32Array(0);
-    const slot = await this.extend(tokens, 1, trim, signal, (row) => {
-      logits = row;
-    });
-    return { slot, logits };
-  }
-
-  /**
-   * Puts `tokens` into the pool and hands the logits at the last `wanted` of them to `on_logits`, in order. Tokens before
-   * those come from the cache where they can. Returns the slot of the last token.
-   */
-  private async extend(
-    tokens: readonly number[],
-    wanted: number,
-    trim: boolean,
-    signal: Abort | undefined,
-    on_logits: (logits: Float32Array, index: number) => void,
-    on_router?: (router_logits: Float32Array) => void,
-  ): Promise<number> {
-    const first = tokens.length - wanted;
-    const { runner } = this;
-    const path = trim ? runner.keep(tokens, first) : runner.pool.match(tokens, first);
-    const slots = await runner.grow(chain(tokens), path, {
-      wanted: (node) => node >= first,
-      on_logits: (logits, node) => on_logits(logits, node - first),
-      signal,
-      ...(on_router ? { on_router } : {}),
-    });
-    return slots.at(-1)!;
   }
 }

@@ -43,13 +43,16 @@ export class Pool {
     return this.used;
   }
 
-  /** The slots of the longest cached beginning of `tokens`, at most `limit` of them. */
-  match(tokens: readonly number[], limit = tokens.length): number[] {
+  /**
+   * The slots of the longest cached part of `tokens`, up to `limit`: from the beginning, or from token `from` on, after the slot
+   * `after` of the token before it.
+   */
+  match(tokens: readonly number[], limit = tokens.length, after = ROOT, from = 0): number[] {
     const path: number[] = [];
-    let at = ROOT;
+    let at = after;
     this.clock++;
-    while (path.length < limit) {
-      const next = this.children.get(`${at} ${tokens[path.length]}`);
+    while (from + path.length < limit) {
+      const next = this.children.get(`${at} ${tokens[from + path.length]}`);
       if (next === undefined) break;
       this.last_use[next] = this.clock;
       path.push((at = next));
@@ -118,13 +121,14 @@ export class Pool {
   }
 
   /**
-   * Forgets the least recently used tokens beyond `keep` in number, but none of `path`, and closes the gaps. Returns the
-   * path's new slots; all other slots that a caller remembers are void.
+   * Forgets the least recently used tokens beyond `keep` in number, but none that a slot of `pinned` stands on, and closes the gaps.
+   * Returns where a slot that is left lies now.
    */
-  trim(path: readonly number[], keep: number): number[] {
-    const extra = this.used - path.length - keep;
-    if (extra <= 0) return [...path];
-    const own = new Set(path);
+  trim(pinned: readonly number[], keep: number): (slot: number) => number {
+    const own = new Set<number>();
+    for (let slot of pinned) for (; slot !== ROOT && !own.has(slot); slot = this.parent[slot]!) own.add(slot);
+    const extra = this.used - own.size - keep;
+    if (extra <= 0) return (slot) => slot;
     // A token is used whenever one after it is; later slots first, so that leaves go before what they stand on.
     for (let slot = this.used - 1; slot >= 0; slot--) {
       const parent = this.parent[slot]!;
@@ -145,7 +149,7 @@ export class Pool {
     for (let slot = kept.length - 1; slot >= 0; slot--)
       this.children.set(`${this.parent[slot]} ${this.token[slot]}`, slot);
     this.shrink();
-    return path.map((slot) => moved.get(slot)!);
+    return (slot) => moved.get(slot)!;
   }
 
   /** Forgets everything. */

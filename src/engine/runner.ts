@@ -19,6 +19,8 @@ export interface LocalOptions {
   accuracy_level?: 0 | 4;
   /** Threads of one operator. Default: all cores. */
   threads?: number;
+  /** Sequences that are generated at one time, of all calls together; further ones wait. Default 16. */
+  max_sequences?: number;
   /** New tokens in one run: the longest time between two looks at an abort. Default 256. */
   chunk_tokens?: number;
   /**
@@ -58,43 +60,41 @@ export interface Growth {
 }
 
 /** Slots from here on stand for tokens of the same run that have no slot yet. */
-const NEW = 2 ** 40;
+export const NEW = 2 ** 40;
 
-/** An adapter's matrices as the graph takes them, and the cache of what was computed with it. */
-interface Variant {
-  feeds: Feeds;
-  pool: Pool;
+/** An adapter's matrices as the graph takes them, and the keys and values of what was computed with it. */
+export interface Cache {
+  readonly feeds: Feeds;
+  readonly pool: Pool;
 }
 
-export class Runner {
-  private variant: Variant;
+/** Generated texts and scored ones are kept apart: either forgets what the other would still need. */
+type Caches = Record<"generation" | "scoring", Cache>;
 
+export class Runner {
   private constructor(
     readonly config: ModelConfig,
     private readonly session: InferenceSession,
     private readonly options: LocalOptions,
     /** By adapter; null is the base. */
-    private readonly variants: ReadonlyMap<string | null, Variant>,
-  ) {
-    this.variant = variants.get(null)!;
+    private readonly caches: ReadonlyMap<string | null, Caches>,
+  ) {}
+
+  get cached_tokens(): number {
+    return this.options.cached_tokens ?? 0;
   }
 
-  /** Of the adapter in use. */
-  get pool(): Pool {
-    return this.variant.pool;
-  }
-
-  /** Chooses the adapter of the calls that follow; undefined is the default one, null the base. @throws BimedixError bad_option */
-  use(adapter: string | null = this.options.adapter ?? null): void {
-    const variant = this.variants.get(adapter);
-    if (!variant) {
+  /** The cache of an adapter; undefined is the default one, null the base. @throws BimedixError bad_option */
+  cache(purpose: keyof Caches, adapter: string | null = this.options.adapter ?? null): Cache {
+    const caches = this.caches.get(adapter);
+    if (!caches) {
       throw new BimedixError("bad_option", {
         given: `adapter ${JSON.stringify(adapter)}`,
-        expected: `one of those that were loaded (${[...this.variants.keys()].filter(Boolean).join(", ") || "none"})`,
+        expected: `one of those that were loaded (${[...this.caches.keys()].filter(Boolean).join(", ") || "none"})`,
         todo: "name it in adapters when the model is loaded",
       });
     }
-    this.variant = variant;
+    return caches[purpose];
   }
 
   static async create({ config, tensors, folder }: Store, options: LocalOptions): Promise<Runner> {
@@ -112,22 +112,32 @@ export class Runner {
     });
     const shapes = new Map([...expected_tensors(config)].map(({ name, shape }) => [name, shape]));
     const { num_hidden_layers: layers, num_key_value_heads: kv_heads, head_dim } = config;
-    const variant = (adapter: Adapter | null): Variant => ({
-      feeds: adapter_feeds(adapter, adapted, shapes),
-      pool: new Pool({ dtype: cache, layers, kv_heads, head_dim }),
-    });
-    const variants = new Map<string | null, Variant>([[null, variant(null)]]);
-    for (const [name, adapter] of loaded) variants.set(name, variant(adapter));
-    return new Runner(config, session, options, variants);
+    const made = (adapter: Adapter | null): Caches => {
+      const feeds = adapter_feeds(adapter, adapted, shapes);
+      const pool = () => new Pool({ dtype: cache, layers, kv_heads, head_dim });
+      return { generation: { feeds, pool: pool() }, scoring: { feeds, pool: pool() } };
+    };
+    const caches = new Map<string | null, Caches>([[null, made(null)]]);
+    for (const [name, adapter] of loaded) caches.set(name, made(adapter));
+    return new Runner(config, session, options, caches);
   }
 
   /** The slots of the longest cached beginning; the least recently used others are forgotten, as `cached_tokens` says. */
-  keep(tokens: readonly number[], limit = tokens.length): number[] {
-    return this.pool.trim(this.pool.match(tokens, limit), this.options.cached_tokens ?? 0);
+  keep({ pool }: Cache, tokens: readonly number[], limit = tokens.length): number[] {
+    const path = pool.match(tokens, limit);
+    return path.map(pool.trim(path.slice(-1), this.cached_tokens));
+  }
+
+  /** How many tokens one run may take beside what is cached. */
+  chunk_size({ pool }: Cache): number {
+    const { chunk_tokens = 256 } = this.options;
+    const per_token = this.config.num_attention_heads * (pool.capacity + chunk_tokens);
+    return Math.max(1, Math.min(chunk_tokens, Math.floor(MAX_SCORES / per_token)));
   }
 
   async release(): Promise<void> {
-    for (const { pool } of this.variants.values()) pool.clear();
+    for (const { generation, scoring } of this.caches.values())
+      for (const { pool } of [generation, scoring]) pool.clear();
     await this.session.release();
   }
 
@@ -136,26 +146,24 @@ export class Runner {
    * which are there already; with `forget`, only those are there afterwards.
    */
   async grow(
+    cache: Cache,
     nodes: readonly Placed[],
     path: readonly number[],
     { wanted = () => false, on_logits, on_router, forget = false, signal }: Growth,
   ): Promise<number[]> {
-    const { pool, config } = this;
-    const { chunk_tokens = 256 } = this.options;
+    const { pool } = cache;
     const slots = [...path];
     const before = pool.size;
     try {
       for (let at = path.length; at < nodes.length; ) {
-        const per_token = config.num_attention_heads * (pool.capacity + chunk_tokens);
-        const size = Math.max(1, Math.min(chunk_tokens, Math.floor(MAX_SCORES / per_token)));
-        const chunk = nodes.slice(at, at + size);
+        const chunk = nodes.slice(at, at + this.chunk_size(cache));
         const rows = [...chunk.keys()].filter((i) => wanted(at + i));
         const placed = chunk.map(({ token_id, parent }) => ({
           slot: parent < 0 ? ROOT : parent < at ? slots[parent]! : NEW + parent - at,
           token_id,
         }));
         const store = !(forget && at + chunk.length === nodes.length);
-        const result = await this.run(placed, rows, signal, store);
+        const result = await this.run(cache, placed, rows, signal, store);
         for (const [i, row] of rows.entries()) on_logits?.(result.logits[i]!, at + row);
         if (on_router && result.router_logits) on_router(result.router_logits);
         slots.push(...result.slots);
@@ -172,12 +180,14 @@ export class Runner {
    * values unless `store` is false, and returns the logits at `wanted` of them. When it fails, the pool is as it was.
    */
   async run(
+    cache: Cache,
     tokens: readonly { slot: number; token_id: number }[],
     wanted: readonly number[],
     signal: Abort | undefined,
     store = true,
   ): Promise<{ slots: number[]; logits: Float32Array[]; router_logits?: Float32Array }> {
-    const { pool, config } = this;
+    const { config } = this;
+    const { pool } = cache;
     const before = pool.size;
     try {
       const slots: number[] = [];
@@ -185,10 +195,10 @@ export class Runner {
       // ONNX Runtime's TopK divides by the number of rows when it has threads to share them: there is always one.
       const rows = wanted.length > 0 ? wanted : [tokens.length - 1];
       const feeds: Feeds = {
-        ...this.variant.feeds,
+        ...cache.feeds,
         input_ids: int64(tokens.map(({ token_id }) => token_id)),
         position_ids: int64(slots.map((slot) => pool.position_of(slot))),
-        attention_bias: float32(this.bias(slots), [slots.length, pool.capacity + slots.length]),
+        attention_bias: float32(this.bias(pool, slots), [slots.length, pool.capacity + slots.length]),
         logits_rows: int64(rows),
       };
       const dims = [config.num_key_value_heads, pool.capacity, config.head_dim];
@@ -211,22 +221,22 @@ export class Runner {
   }
 
   /** `[slots, capacity + slots]`: every token sees itself and its ancestors, within the sliding window if there is one. */
-  private bias(slots: readonly number[]): Float32Array {
-    const { capacity } = this.pool;
+  private bias(pool: Pool, slots: readonly number[]): Float32Array {
+    const { capacity } = pool;
     const index = new Map(slots.map((slot, i) => [slot, i]));
     const width = capacity + slots.length;
     const bias = new Float32Array(slots.length * width).fill(HIDDEN);
     const window = this.config.sliding_window ?? Number.POSITIVE_INFINITY;
     for (const [row, slot] of slots.entries()) {
       const start = row * width;
-      const parent_row = window === Number.POSITIVE_INFINITY ? index.get(this.pool.parent_of(slot)) : undefined;
+      const parent_row = window === Number.POSITIVE_INFINITY ? index.get(pool.parent_of(slot)) : undefined;
       if (parent_row !== undefined) {
         bias.copyWithin(start, parent_row * width, (parent_row + 1) * width);
         bias[start + capacity + row] = 0;
         continue;
       }
       let at = slot;
-      for (let seen = 0; at !== ROOT && seen < window; seen++, at = this.pool.parent_of(at)) {
+      for (let seen = 0; at !== ROOT && seen < window; seen++, at = pool.parent_of(at)) {
         const new_row = index.get(at);
         bias[start + (new_row === undefined ? at : capacity + new_row)] = 0;
       }

@@ -3,7 +3,7 @@
  * (generation/logits_process.py): repetition penalty, then temperature, top-k, top-p and min-p.
  */
 import { BimedixError } from "../errors.js";
-import type { SamplingOptions } from "./engine.js";
+import type { SamplingOptions, TokenLogprob } from "./engine.js";
 
 /** `(logits) => token`; the logits are changed in place. `seen` holds the tokens that occurred and is kept by the caller. */
 export type Sampler = (logits: Float32Array, seen: ReadonlySet<number>) => number;
@@ -96,6 +96,25 @@ export function log_sum_exp(logits: Float32Array): { best: number; total: number
   let sum = 0;
   for (let i = 0; i < logits.length; i++) sum += Math.exp(logits[i]! - max);
   return { best, total: max + Math.log(sum) };
+}
+
+/** The log-probability of a token and the `count` likeliest with theirs, in order, ties to the lower id. */
+export function token_logprobs(
+  logits: Float32Array,
+  token_id: number,
+  count: number,
+): { logprob: number; top: TokenLogprob[] } {
+  const { total } = log_sum_exp(logits);
+  const top: number[] = [];
+  for (let token = 0; token < logits.length && count > 0; token++) {
+    if (top.length === count && logits[token]! <= logits[top.at(-1)!]!) continue;
+    let at = top.length;
+    while (at > 0 && logits[token]! > logits[top[at - 1]!]!) at--;
+    top.splice(at, 0, token);
+    if (top.length > count) top.pop();
+  }
+  const logprob = (token: number) => logits[token]! - total;
+  return { logprob: logprob(token_id), top: top.map((token) => ({ token_id: token, logprob: logprob(token) })) };
 }
 
 /** Uniform numbers in [0, 1): splitmix32, whose state is one integer (https://doi.org/10.1145/2714064.2660195). */

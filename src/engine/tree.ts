@@ -4,11 +4,13 @@
  * computed on its own: what stands beside a question in a batch then cannot change its scores, not even by rounding.
  */
 import type { Score, ScoreRequest } from "./engine.js";
-import { log_sum_exp } from "./sampler.js";
+import { log_sum_exp, token_logprobs } from "./sampler.js";
 
 /** A log-probability that is read from the logits at a node. */
 interface Reader {
   request: number;
+  /** Which token of the request's continuation it is. */
+  place: number;
   target: number;
 }
 
@@ -81,7 +83,7 @@ export function group_requests(requests: readonly ScoreRequest[]): Group[] {
     for (const request of members) {
       let at = context.length - 1;
       for (const [i, target] of requests[request]!.continuation.entries()) {
-        nodes[at]!.readers.push({ request, target });
+        nodes[at]!.readers.push({ request, place: i, target });
         if (i + 1 === requests[request]!.continuation.length) break;
         const key = `${at} ${target}`;
         let child = children.get(key);
@@ -98,12 +100,18 @@ export function group_requests(requests: readonly ScoreRequest[]): Group[] {
 }
 
 /** Adds what the logits after a node say to the scores of the requests that read there. */
-export function read_logits(logits: Float32Array, readers: readonly Reader[], scores: Score[]): void {
+export function read_logits(
+  logits: Float32Array,
+  readers: readonly Reader[],
+  scores: Score[],
+  top_logprobs?: number,
+): void {
   const { best, total } = log_sum_exp(logits);
-  for (const { request, target } of readers) {
+  for (const { request, place, target } of readers) {
     const score = scores[request]!;
     score.logprob += logits[target]! - total;
     score.is_greedy &&= best === target;
+    if (top_logprobs !== undefined) (score.tokens ??= [])[place] = token_logprobs(logits, target, top_logprobs);
   }
 }
 
