@@ -12,7 +12,8 @@ const rooms = {
   assistant: ["engine", "text", "model"],
   eval: ["engine", "text", "model"],
   train: ["text", "model", "graph"],
-  cli: ["train", "eval", "assistant", "engine", "text", "model"],
+  serve: ["assistant", "engine", "text"],
+  cli: ["serve", "train", "eval", "assistant", "engine", "text", "model"],
 };
 
 export function check_imports() {

@@ -17,6 +17,7 @@ export type ErrorCode =
   | "disk_full"
   | "disposed"
   | "empty_prompt"
+  | "engine_stopped"
   | "file_not_found"
   | "file_unreadable"
   | "nan_weights"

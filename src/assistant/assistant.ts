@@ -37,6 +37,20 @@ export interface AskResult {
   options: { text: string; probability: number }[];
 }
 
+/** Which weights a call computes with, and what ends it early. */
+export interface CallOptions extends AdapterOption {
+  signal?: AbortSignal;
+}
+
+export interface RoutingResult {
+  /** The tokens' texts; where one is a part of a character, its name in the vocabulary. */
+  tokens: string[];
+  /** How many experts a layer has. */
+  experts: number;
+  /** By layer and token: the chosen experts, likeliest first, and their shares. */
+  layers: { experts: number[]; probabilities: number[] }[][];
+}
+
 export type AnswerOptions = Omit<ModelGenerateOptions, "input_ids" | "streamer">;
 
 export class Assistant {
@@ -90,12 +104,12 @@ export class Assistant {
     question,
     options,
     language = language_of(question),
-    adapter,
+    ...call
   }: {
     question: string;
     options: readonly string[];
     language?: Language;
-  } & AdapterOption): Promise<McqaResult> {
+  } & CallOptions): Promise<McqaResult> {
     const letters = option_letters[language];
     if (
       !Array.isArray(options) ||
@@ -111,7 +125,7 @@ export class Assistant {
     }
     const prompt = mcqa_prompt(required(question, "question"), options, language);
     const answers = letters.slice(0, options.length);
-    const probabilities = await this.choose(prompt, question_words[language].answer, answers, adapter);
+    const probabilities = await this.choose(prompt, question_words[language].answer, answers, call);
     const result = options.map((text, i) => ({ letter: letters[i]!, text, probability: probabilities[i]! }));
     return { language, answer: letters[likeliest(probabilities)]!, options: result };
   }
@@ -121,14 +135,14 @@ export class Assistant {
     context,
     question,
     language = language_of(question),
-    adapter,
+    ...call
   }: {
     context: string;
     question: string;
     language?: Language;
-  } & AdapterOption): Promise<AskResult> {
+  } & CallOptions): Promise<AskResult> {
     const { verdicts } = question_words[language];
-    const probabilities = await this.choose(closed_prompt(context, question, language), "", verdicts, adapter);
+    const probabilities = await this.choose(closed_prompt(context, question, language), "", verdicts, call);
     const result = verdicts.map((text, i) => ({ text, probability: probabilities[i]! }));
     return { language, answer: verdicts[likeliest(probabilities)]!, options: result };
   }
@@ -139,6 +153,25 @@ export class Assistant {
     options: AnswerOptions = {},
   ): AsyncGenerator<string> {
     yield* this.chat([{ role: "user", content: closed_prompt(context, question, language) }], options);
+  }
+
+  /** Which experts a text's tokens are sent to. @throws BimedixError bad_option for a model without experts */
+  async routing(text: string, call: CallOptions = {}): Promise<RoutingResult> {
+    const { config } = this.model;
+    if (config.num_local_experts === 0) {
+      throw new BimedixError("bad_option", {
+        given: "a model without experts",
+        expected: "a mixture of experts",
+        todo: "choose another model",
+      });
+    }
+    const input_ids = this.tokenizer.encode(required(text, "text"));
+    const { router } = await this.model.forward({ input_ids: [input_ids], output_router_logits: true, ...call });
+    return {
+      tokens: input_ids.map((id) => this.tokenizer.id_to_text(id)),
+      experts: config.num_local_experts,
+      layers: router![0]!,
+    };
   }
 
   async dispose(): Promise<void> {
@@ -159,12 +192,7 @@ export class Assistant {
   }
 
   /** The probabilities of `answers` after `lead` in the assistant's turn, relative to each other. */
-  private async choose(
-    prompt: string,
-    lead: string,
-    answers: readonly string[],
-    adapter: AdapterOption["adapter"],
-  ): Promise<number[]> {
+  private async choose(prompt: string, lead: string, answers: readonly string[], call: CallOptions): Promise<number[]> {
     const turn = this.tokenizer.apply_chat_template([{ role: "user", content: prompt }]);
     const plain = { add_special_tokens: false };
     const leading = lead ? this.tokenizer.encode(lead, plain) : [];
@@ -172,7 +200,7 @@ export class Assistant {
       const whole = this.tokenizer.encode(lead ? `${lead} ${answer}` : answer, plain);
       return { context: [...turn, ...leading], continuation: whole.slice(leading.length) };
     });
-    const scores = await this.model.engine.score(requests, adapter === undefined ? {} : { adapter });
+    const scores = await this.model.engine.score(requests, call);
     const best = Math.max(...scores.map(({ logprob }) => logprob));
     const weights = scores.map(({ logprob }) => Math.exp(logprob - best));
     const total = weights.reduce((sum, weight) => sum + weight, 0);

@@ -94,6 +94,25 @@ program
   .action(async (a: string, b: string, options) => (await import("./eval.js")).compare(a, b, options));
 
 program
+  .command("serve")
+  .description("an OpenAI-compatible API on this machine")
+  .option("--model <dir|hub-id>", "the model; default: the small demonstration inside this package")
+  .option("--name <name>", "the name that requests give it; default: its own")
+  .option("--adapter <name=dir...>", "LoRA adapters, which requests choose as NAME:ADAPTER")
+  .addOption(new Option("--dtype <dtype>", "precision of the weights").choices([...dtypes]).default("q8"))
+  .option("--host <address>", "where to listen; any but this machine's own needs a key", "127.0.0.1")
+  .option("--port <n>", "0 takes a free one", Number, 8000)
+  .option("--api-key-file <file>", "keys, one a line; BIMEDIX_API_KEY holds one more")
+  .option("--allow-host <name...>", "further names under which the server may be addressed")
+  .option("--max-sequences <n>", "answers that are written at one time", Number, 16)
+  .option("--max-queue <n>", "requests that may wait", Number, 64)
+  .option("--cached-tokens <n>", "tokens of earlier conversations that stay computed", Number, 2048)
+  .option("--deadline <seconds>", "the longest that a request may take", Number, 600)
+  .option("--grace <seconds>", "how long requests may go on after SIGTERM", Number, 30)
+  .option("--log-prompts", "write what is asked and answered into the log")
+  .action(async (options) => (await import("./serve.js")).serve(options, program.version()!));
+
+program
   .command("convert <dir|hub-id>")
   .description("write the model as onnx/model{,_quantized,_q4,_bnb4}.onnx, in the layout of Transformers.js")
   .addOption(new Option("--dtype <dtype>", "precision of the weights").choices([...dtypes]).default("q8"))

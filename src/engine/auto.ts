@@ -8,7 +8,14 @@ import { type HubOptions, resolve_adapter, resolve_model, resolve_tokenizer } fr
 import { fallback_template } from "../text/prompts.js";
 import { StopStrings } from "../text/stop.js";
 import { load_tokenizer, StreamingDecoder, type Tokenizer } from "../text/tokenizer.js";
-import type { AdapterOption, Engine, GeneratedToken, GenerateOptions, SamplingOptions } from "./engine.js";
+import type {
+  AdapterOption,
+  Engine,
+  ForwardOptions,
+  GeneratedToken,
+  GenerateOptions,
+  SamplingOptions,
+} from "./engine.js";
 import type { LocalOptions } from "./runner.js";
 import { WorkerEngine } from "./worker.js";
 
@@ -160,7 +167,7 @@ export class AutoModelForCausalLM {
   }: {
     input_ids: readonly (readonly number[])[];
     output_router_logits?: boolean;
-  } & AdapterOption): Promise<ForwardOutput> {
+  } & ForwardOptions): Promise<ForwardOutput> {
     check_batch(input_ids);
     const length = input_ids[0]?.length ?? 0;
     if (input_ids.some((ids) => ids.length !== length)) {

@@ -100,4 +100,6 @@ export interface Engine {
   /** Logits at every position of every sequence. */
   forward(sequences: readonly (readonly number[])[], options?: ForwardOptions): Promise<ForwardResult>;
   dispose(): Promise<void>;
+  /** Resolves with the reason when the engine ends by itself; absent where it cannot. */
+  readonly ended?: Promise<unknown>;
 }

@@ -48,25 +48,23 @@ export class WorkerEngine implements Engine {
     resourceLimits: { maxYoungGenerationSizeMb: 4 },
   });
   private next_id = 0;
-  private crash: unknown;
+  /** What calls end with once the thread has. */
+  private crash: BimedixError | undefined;
+  private disposed = false;
+  readonly ended: Promise<BimedixError>;
 
   private constructor() {
     this.worker.unref();
     this.worker.on("message", (reply: Reply) => this.receive(reply));
-    const fail = (error: unknown) => {
-      this.crash = error;
-      for (const { reject } of this.pending.values()) reject(error);
-      this.pending.clear();
-    };
-    this.worker.on("error", fail);
-    this.worker.on("exit", () => {
-      fail(
-        new BimedixError("disposed", {
-          given: "a call to a model whose thread has ended",
-          expected: "a loaded model",
-          todo: "load it again",
-        }),
-      );
+    this.ended = new Promise((resolve) => {
+      const fail = (cause?: Error) => {
+        this.crash ??= this.disposed ? disposed() : stopped(cause);
+        for (const { reject } of this.pending.values()) reject(this.crash);
+        this.pending.clear();
+        resolve(this.crash);
+      };
+      this.worker.on("error", fail);
+      this.worker.on("exit", () => fail());
     });
   }
 
@@ -137,6 +135,7 @@ export class WorkerEngine implements Engine {
 
   async dispose(): Promise<void> {
     if (this.crash) return;
+    this.disposed = true;
     await this.call({ kind: "dispose" });
     // An idle worker does not keep the process alive, but the end of this one is waited for.
     this.worker.ref();
@@ -184,6 +183,24 @@ export class WorkerEngine implements Engine {
     else this.settle(reply.id)?.reject(error_from_message(reply.error));
   }
 }
+
+const disposed = () =>
+  new BimedixError("disposed", {
+    given: "a call to a model after dispose()",
+    expected: "a loaded model",
+    todo: "load it again",
+  });
+
+const stopped = (cause?: Error) =>
+  new BimedixError(
+    "engine_stopped",
+    {
+      given: `a model whose thread ended${cause ? ` (${cause.message})` : ""}`,
+      expected: "it to answer",
+      todo: "load it again, with more memory if that was short",
+    },
+    cause,
+  );
 
 const WORKER = "bimedix-engine";
 

@@ -149,6 +149,12 @@ class TokenizerMethods {
     return (this.bytes[this.check(id)] ??= to_bytes(this.files.pieces[id]!, this.files.control.has(id)));
   }
 
+  /** A token's text by itself; where it is a part of a character, its name in the vocabulary (`<0xD8>`). */
+  id_to_text(id: number): string {
+    const text = new TextDecoder("utf-8", { ignoreBOM: true }).decode(this.id_to_bytes(id));
+    return text.includes("\ufffd") ? this.convert_ids_to_tokens(id) : text;
+  }
+
   /**
    * The prompt of a conversation through the model's template. Control strings in the contents stay text: a marker breaks them
    * before rendering and is taken out after control strings were looked for. What a template itself writes as text, such as

@@ -1,0 +1,52 @@
+/** What a request can end with, in OpenAI's form: `{"error": {message, type, param, code}}`. */
+import { BimedixError, type ErrorCode } from "../errors.js";
+
+export type ErrorStatus = 400 | 401 | 403 | 404 | 405 | 408 | 413 | 415 | 429 | 500 | 503 | 504;
+
+const types: Partial<Record<ErrorStatus, string>> = {
+  401: "authentication_error",
+  403: "permission_error",
+  429: "rate_limit_error",
+  500: "server_error",
+  503: "server_error",
+  504: "server_error",
+};
+
+export class ApiError extends Error {
+  constructor(
+    readonly status: ErrorStatus,
+    readonly code: string,
+    message: string,
+    readonly param: string | null = null,
+    readonly headers: Readonly<Record<string, string>> = {},
+  ) {
+    super(message);
+  }
+
+  get body(): { error: { message: string; type: string; param: string | null; code: string } } {
+    const { message, status, param, code } = this;
+    return { error: { message, type: types[status] ?? "invalid_request_error", param, code } };
+  }
+}
+
+/** Mistakes of the request, by their codes; all others are the server's. */
+const of_the_request: readonly ErrorCode[] = [
+  "bad_option",
+  "bad_template",
+  "context_length_exceeded",
+  "empty_prompt",
+  "token_out_of_range",
+];
+
+/** @param report is told of errors that are mistakes of this program, whose text a client does not see */
+export function to_api_error(error: unknown, report: (error: unknown) => void): ApiError {
+  if (error instanceof ApiError) return error;
+  if (error instanceof BimedixError) {
+    if (of_the_request.includes(error.code)) return new ApiError(400, error.code, error.message);
+    report(error);
+    const again = error.code === "engine_stopped";
+    return new ApiError(again ? 503 : 500, error.code, error.message, null, again ? { "retry-after": "5" } : {});
+  }
+  report(error);
+  return new ApiError(500, "internal_error", "The server made a mistake; its log says more.");
+}

@@ -1,0 +1,196 @@
+/** The routes, and what every request passes before it reaches one. */
+import { randomUUID } from "node:crypto";
+import type { HttpBindings } from "@hono/node-server";
+import { type Context, Hono } from "hono";
+import { ApiError, to_api_error } from "./api_error.js";
+import { type Answer, chat_answer, completion_answer } from "./completions.js";
+import type { Log } from "./log.js";
+import type { Metrics } from "./metrics.js";
+import { openapi } from "./openapi.js";
+import { chat_schema, completion_schema, mcqa_schema, parse, routing_schema, tokenize_schema } from "./requests.js";
+import { type Keys, read_json_body, security_headers } from "./security.js";
+import { type Place, reason_of, type Service } from "./service.js";
+
+export interface AppOptions {
+  service: Service;
+  metrics: Metrics;
+  log: Log;
+  /** null asks for no key. */
+  keys: Keys | null;
+  /** Names, without port, under which the service may be addressed. */
+  hosts: ReadonlySet<string>;
+  /** Bytes of a body. */
+  body_limit: number;
+  /** Write what is asked and answered into the log. */
+  log_prompts: boolean;
+  version: string;
+}
+
+type Env = { Bindings: HttpBindings; Variables: { id: string; fields: Record<string, unknown> } };
+
+export function create_app(options: AppOptions): Hono<Env> {
+  const { service, metrics, log, keys, hosts } = options;
+  const app = new Hono<Env>();
+
+  app.use(async (c, next) => {
+    const began = performance.now();
+    const id = randomUUID();
+    c.set("id", id);
+    c.set("fields", {});
+    c.env.outgoing.once("close", () => {
+      const { statusCode: status } = c.env.outgoing;
+      const route = known(c.req.path);
+      metrics.count("requests_total", { route, status });
+      if (route === "/health" || route === "/metrics") return;
+      const seconds = (performance.now() - began) / 1000;
+      log.write("info", "request", { id, method: c.req.method, route, status, seconds, ...c.get("fields") });
+    });
+    await next();
+    c.header("x-request-id", id);
+    for (const [name, value] of Object.entries(security_headers)) c.header(name, value);
+  });
+  // A page elsewhere that makes its own name point here (DNS rebinding) is not answered.
+  app.use(async (c, next) => {
+    const host = (c.req.header("host") ?? "").replace(/:\d+$/, "").toLowerCase();
+    if (!hosts.has(host) && !hosts.has("*"))
+      throw new ApiError(
+        403,
+        "host_not_allowed",
+        `The host ${JSON.stringify(host.slice(0, 100))} is not allowed here.`,
+      );
+    await next();
+  });
+  app.use(async (c, next) => {
+    if (c.req.path !== "/health") keys?.check(c.env.incoming.headersDistinct.authorization ?? []);
+    await next();
+  });
+
+  const error_response = (c: Context<Env>, error: unknown): Response => {
+    const report = (one: unknown) => {
+      const { message, stack } = one as Error;
+      log.write("error", "failed", { id: c.get("id"), error: message, stack });
+    };
+    const { status, body, headers } = to_api_error(error, report);
+    return c.json(body, status, headers);
+  };
+  app.onError((error, c) => error_response(c, error));
+  app.notFound((c) => error_response(c, new ApiError(404, "not_found", "There is no such path here.")));
+
+  const body = (c: Context<Env>) => read_json_body(c.req.raw, options.body_limit);
+  const page = openapi(options.version);
+
+  app.get("/health", (c) => {
+    const { state } = service;
+    return c.json({ status: state }, state === "ready" ? 200 : 503, state === "ready" ? {} : { "retry-after": "5" });
+  });
+  app.get("/metrics", (c) => {
+    const gauges = [
+      { name: "requests_active", help: "Requests that are answered or wait.", value: service.active },
+      { name: "resident_memory_bytes", help: "Memory of the process.", value: process.memoryUsage.rss() },
+    ];
+    return c.body(metrics.text(gauges), 200, { "content-type": "text/plain; version=0.0.4; charset=utf-8" });
+  });
+  app.get("/openapi.json", (c) => c.json(page));
+  app.get("/v1/models", (c) => {
+    const data = service.names.map((id) => ({ id, object: "model", created: 0, owned_by: "bimedix" }));
+    return c.json({ object: "list", data });
+  });
+  app.get("/v1/models/:id{.+}", (c) => {
+    const id = c.req.param("id");
+    if (!service.names.includes(id))
+      throw new ApiError(404, "model_not_found", "There is no such model here.", "model");
+    return c.json({ id, object: "model", created: 0, owned_by: "bimedix" });
+  });
+
+  /** A request that the model answers: it has a place, which ends with it or with its client. */
+  async function placed<T>(c: Context<Env>, work: (place: Place) => Promise<T>): Promise<T> {
+    const place = service.enter();
+    c.env.outgoing.once("close", place.leave);
+    return work(place).catch((error: unknown) => {
+      throw reason_of(place.signal, error);
+    });
+  }
+
+  async function answer(c: Context<Env>, stream: boolean, make: (place: Place) => Answer | Promise<Answer>) {
+    const began = performance.now();
+    return placed(c, async (place) => {
+      const made = await make(place);
+      const count = () => {
+        metrics.count("prompt_tokens_total", {}, made.usage.prompt_tokens);
+        metrics.count("generated_tokens_total", {}, made.usage.completion_tokens);
+        Object.assign(c.get("fields"), made.usage);
+      };
+      if (!stream) {
+        const whole = await made.whole();
+        count();
+        if (options.log_prompts) Object.assign(c.get("fields"), { answer: whole });
+        return c.json(whole as object);
+      }
+      // What is wrong from the start is an answer of its own, not an event.
+      const first = await made.events.next();
+      metrics.time_to_first_token((performance.now() - began) / 1000);
+      const encoder = new TextEncoder();
+      let next: Promise<IteratorResult<unknown>> | null = Promise.resolve(first);
+      const events = new ReadableStream<Uint8Array>({
+        async pull(controller) {
+          const send = (data: unknown) => controller.enqueue(encoder.encode(`data: ${data}\n\n`));
+          try {
+            const { done, value } = await (next ?? made.events.next());
+            next = null;
+            if (!done) return send(JSON.stringify(value));
+            send("[DONE]");
+          } catch (error) {
+            const response = error_response(c, reason_of(place.signal, error));
+            send(await response.text());
+          }
+          count();
+          controller.close();
+        },
+        async cancel() {
+          place.leave();
+          await made.events.return(undefined);
+          count();
+        },
+      });
+      return c.body(events, 200, { "content-type": "text/event-stream; charset=utf-8", "cache-control": "no-store" });
+    });
+  }
+
+  app.post("/v1/chat/completions", async (c) => {
+    const request = parse(chat_schema, await body(c));
+    if (options.log_prompts) Object.assign(c.get("fields"), { messages: request.messages });
+    const served = service.find(request.model);
+    return answer(c, request.stream ?? false, ({ signal }) => chat_answer(request, served, signal));
+  });
+  app.post("/v1/completions", async (c) => {
+    const request = parse(completion_schema, await body(c));
+    if (options.log_prompts) Object.assign(c.get("fields"), { prompt: request.prompt });
+    const served = service.find(request.model);
+    return answer(c, request.stream ?? false, ({ signal }) => completion_answer(request, served, signal));
+  });
+  app.post("/v1/mcqa", async (c) => {
+    const { model, language, ...asked } = parse(mcqa_schema, await body(c));
+    const { assistant, adapter, name } = service.find(model);
+    return placed(c, async ({ signal }) => {
+      const given = { ...asked, ...(language === undefined ? {} : { language }), adapter, signal };
+      return c.json({ model: name, ...(await assistant.mcqa(given)) });
+    });
+  });
+  app.post("/v1/routing", async (c) => {
+    const { model, prompt } = parse(routing_schema, await body(c));
+    const { assistant, adapter } = service.find(model);
+    return placed(c, async ({ signal }) => c.json(await assistant.routing(prompt, { adapter, signal })));
+  });
+  app.post("/tokenize", async (c) => {
+    const { model, prompt, messages, add_special_tokens } = parse(tokenize_schema, await body(c));
+    const { tokenizer, model: loaded } = service.find(model).assistant;
+    const tokens = messages
+      ? tokenizer.apply_chat_template(messages)
+      : tokenizer.encode(prompt!, add_special_tokens === undefined ? {} : { add_special_tokens });
+    return c.json({ tokens, count: tokens.length, max_model_len: loaded.config.max_position_embeddings });
+  });
+
+  const routes = new Set(app.routes.map(({ path }) => path));
+  const known = (path: string) => (routes.has(path) ? path : "other");
+  return app;
+}

@@ -1,0 +1,3 @@
+/** The service, as a program of one's own starts it: `import { start_server } from "bimedix/serve"`. */
+export { Log } from "./log.js";
+export { RunningServer, type ServerOptions, start_server } from "./server.js";

@@ -1,0 +1,125 @@
+/** `bimedix serve`: an HTTP server around a service, from its start to its end. */
+import type { Server } from "node:http";
+import type { AddressInfo } from "node:net";
+import type { Duplex } from "node:stream";
+import { serve as serve_http } from "@hono/node-server";
+import { BimedixError } from "../errors.js";
+import { type AppOptions, create_app } from "./app.js";
+import { Log } from "./log.js";
+import { Metrics } from "./metrics.js";
+import { Keys } from "./security.js";
+import { Service, type ServiceOptions } from "./service.js";
+
+export interface ServerOptions extends Omit<ServiceOptions, "log"> {
+  /** Default 127.0.0.1. Any other address asks for API keys. */
+  host?: string;
+  /** Default 8000; 0 takes a free one. */
+  port?: number;
+  api_keys?: readonly string[];
+  /** Further names under which the service may be addressed; `*` allows all. */
+  allow_hosts?: readonly string[];
+  /** Bytes of a body. Default 2 MiB. */
+  body_limit?: number;
+  /** Write prompts and answers into the log. Default false. */
+  log_prompts?: boolean;
+  log?: Log;
+  version: string;
+}
+
+const loopback = new Set(["localhost", "127.0.0.1", "[::1]"]);
+
+/** A server that listens; the model may still be loading. */
+export class RunningServer {
+  constructor(
+    readonly service: Service,
+    private readonly http: Server,
+    readonly url: string,
+    /** Resolves when the model is loaded. */
+    readonly ready: Promise<void>,
+  ) {}
+
+  /** Ends it: requests that are here have `grace` seconds. */
+  async stop(grace: number): Promise<void> {
+    const closed = new Promise<void>((resolve) => this.http.close(() => resolve()));
+    this.http.closeIdleConnections();
+    await this.service.stop(grace);
+    // The last events are on their way.
+    await new Promise((resume) => setTimeout(resume, 50));
+    this.http.closeAllConnections();
+    await closed;
+  }
+}
+
+/** Answers what is not a request, or not a whole one. */
+function refuse(error: NodeJS.ErrnoException, socket: Duplex): void {
+  if (!socket.writable || error.code === "ECONNRESET") return void socket.destroy();
+  const [status, reason, code, message] =
+    error.code === "HPE_HEADER_OVERFLOW"
+      ? [431, "Request Header Fields Too Large", "headers_too_large", "The headers are larger than 16 KiB."]
+      : error.code === "ERR_HTTP_REQUEST_TIMEOUT"
+        ? [408, "Request Timeout", "request_timeout", "The request did not come to its end in time."]
+        : [400, "Bad Request", "bad_request", "This is not an HTTP request."];
+  const body = JSON.stringify({ error: { message, type: "invalid_request_error", param: null, code } });
+  const head = `HTTP/1.1 ${status} ${reason}\r\ncontent-type: application/json\r\ncontent-length: ${Buffer.byteLength(body)}`;
+  socket.end(`${head}\r\nconnection: close\r\n\r\n${body}`);
+}
+
+/** @throws BimedixError bad_option when the port is taken, or when it would be open to others without a key */
+export async function start_server(options: ServerOptions): Promise<RunningServer> {
+  const { host = "127.0.0.1", port = 8000, api_keys = [], allow_hosts = [], log = new Log() } = options;
+  const is_loopback = loopback.has(host) || host === "::1";
+  if (!is_loopback && api_keys.length === 0) {
+    throw new BimedixError("bad_option", {
+      given: `host ${host} without an API key`,
+      expected: "a key as soon as others can reach the server",
+      todo: "give --api-key-file, or leave --host out",
+    });
+  }
+  const metrics = new Metrics();
+  const service = new Service({ ...options, log });
+  const app_options: AppOptions = {
+    service,
+    metrics,
+    log,
+    keys: api_keys.length > 0 ? new Keys(api_keys) : null,
+    hosts: new Set([...loopback, host.toLowerCase(), ...allow_hosts.map((name) => name.toLowerCase())]),
+    body_limit: options.body_limit ?? 2 ** 21,
+    log_prompts: options.log_prompts ?? false,
+    version: options.version,
+  };
+  const app = create_app(app_options);
+  const http = await new Promise<Server>((resolve, reject) => {
+    const server = serve_http({
+      fetch: app.fetch,
+      hostname: host,
+      port,
+      serverOptions: {
+        maxHeaderSize: 2 ** 14,
+        headersTimeout: 10_000,
+        requestTimeout: 30_000,
+        keepAliveTimeout: 5000,
+        connectionsCheckingInterval: 1000,
+      },
+    }) as Server;
+    server.on("clientError", refuse);
+    server.once("listening", () => resolve(server));
+    server.once("error", (error: NodeJS.ErrnoException) => {
+      const taken = error.code === "EADDRINUSE";
+      reject(
+        new BimedixError(
+          "bad_option",
+          {
+            given: `${host}:${port}, ${taken ? "where another program listens" : `which cannot be listened on (${error.code})`}`,
+            expected: "a free port of this machine",
+            todo: "choose another --port",
+          },
+          error,
+        ),
+      );
+    });
+  });
+  const { port: actual } = http.address() as AddressInfo;
+  const ready = service.load();
+  ready.catch(() => {});
+  return new RunningServer(service, http, `http://${host.includes(":") ? `[${host}]` : host}:${actual}`, ready);
+}

@@ -1,0 +1,151 @@
+/** The model behind the service: loading, its names, a bounded number of requests, and its return after a crash. */
+import { setTimeout as sleep } from "node:timers/promises";
+import { Assistant } from "../assistant/assistant.js";
+import type { PretrainedOptions } from "../engine/auto.js";
+import { BimedixError } from "../errors.js";
+import { ApiError } from "./api_error.js";
+import type { Served } from "./completions.js";
+import type { Log } from "./log.js";
+
+export interface ServiceOptions {
+  /** Directory or hub id. */
+  model: string;
+  /** The name that requests give the model; adapters are `NAME:ADAPTER`. */
+  name: string;
+  pretrained: PretrainedOptions & { adapter?: Readonly<Record<string, string>> };
+  /** Requests that may wait beside those that are computed. Default 64. */
+  max_queue?: number;
+  /** Seconds that a request may take, waiting included. Default 600. */
+  deadline?: number;
+  log: Log;
+}
+
+/** A request's place among the others. */
+export interface Place {
+  /** Aborts when the client leaves, the deadline passes or the service stops. */
+  signal: AbortSignal;
+  leave: () => void;
+}
+
+/** Seconds before a model that ended is loaded again; doubled each time it ends before it answered anything. */
+const RETRY = 1;
+
+export class Service {
+  private assistant: Assistant | null = null;
+  private stopping = new AbortController();
+  private readonly places = new Set<{ controller: AbortController; began: number }>();
+  private loading: Promise<void> | null = null;
+  private draining = false;
+  /** Seconds that requests took of late, for Retry-After. */
+  private usual = 1;
+
+  constructor(readonly options: ServiceOptions) {}
+
+  get state(): "loading" | "ready" | "stopping" {
+    return this.draining ? "stopping" : this.assistant ? "ready" : "loading";
+  }
+
+  /** Requests that are being answered or wait. */
+  get active(): number {
+    return this.places.size;
+  }
+
+  get names(): string[] {
+    const { name, pretrained } = this.options;
+    return [name, ...Object.keys(pretrained.adapter ?? {}).map((adapter) => `${name}:${adapter}`)];
+  }
+
+  /** Loads the model; every later crash loads it again. @throws BimedixError as `Assistant.from_pretrained` does */
+  async load(): Promise<void> {
+    const { model, pretrained, log } = this.options;
+    const began = performance.now();
+    const assistant = await Assistant.from_pretrained(model, { ...pretrained, signal: this.stopping.signal });
+    this.assistant = assistant;
+    log.write("info", "ready", { model: this.options.name, seconds: (performance.now() - began) / 1000 });
+    void assistant.model.engine.ended?.then((error) => {
+      if (this.draining || this.assistant !== assistant) return;
+      this.assistant = null;
+      log.write("error", "the model's thread ended", { error: String((error as Error)?.message ?? error) });
+      this.loading = this.load_again().finally(() => {
+        this.loading = null;
+      });
+    });
+  }
+
+  private async load_again(): Promise<void> {
+    for (let wait = RETRY; !this.draining && !this.assistant; wait = Math.min(60, wait * 2)) {
+      await sleep(wait * 1000, undefined, { signal: this.stopping.signal }).catch(() => {});
+      if (this.draining) return;
+      await this.load().catch((error: unknown) =>
+        this.options.log.write("error", "loading failed", { error: (error as Error).message }),
+      );
+    }
+  }
+
+  /** The model of a request. @throws ApiError 404, 503 */
+  find(name: string = this.options.name): Served {
+    const at = this.names.indexOf(name);
+    if (at < 0) {
+      throw new ApiError(
+        404,
+        "model_not_found",
+        `There is no model ${JSON.stringify(name)} here; there is ${this.names.join(", ")}.`,
+        "model",
+      );
+    }
+    if (!this.assistant) throw not_ready(this.state);
+    return { name, assistant: this.assistant, adapter: at === 0 ? null : name.slice(this.options.name.length + 1) };
+  }
+
+  /** Takes a request in. @throws ApiError 429 when too many are here, 503 when the service stops */
+  enter(): Place {
+    if (this.draining) throw not_ready(this.state);
+    const { max_queue = 64, deadline = 600, pretrained } = this.options;
+    if (this.places.size >= (pretrained.max_sequences ?? 16) + max_queue) {
+      const seconds = Math.max(1, Math.min(60, Math.ceil(this.usual)));
+      throw new ApiError(429, "queue_full", `${this.places.size} requests are here already; try again later.`, null, {
+        "retry-after": String(seconds),
+      });
+    }
+    const place = { controller: new AbortController(), began: performance.now() };
+    this.places.add(place);
+    const timer = setTimeout(() => {
+      place.controller.abort(
+        new ApiError(504, "deadline_exceeded", `The answer took longer than ${deadline} seconds.`),
+      );
+    }, deadline * 1000);
+    return {
+      signal: place.controller.signal,
+      leave: () => {
+        clearTimeout(timer);
+        if (!this.places.delete(place)) return;
+        this.usual += ((performance.now() - place.began) / 1000 - this.usual) / 8;
+        place.controller.abort();
+      },
+    };
+  }
+
+  /** Takes no more requests, waits for those that are here, and ends the rest after `grace` seconds. */
+  async stop(grace: number): Promise<void> {
+    this.draining = true;
+    const end = performance.now() + grace * 1000;
+    while (this.places.size > 0 && performance.now() < end) await sleep(20);
+    for (const { controller } of this.places)
+      controller.abort(new ApiError(503, "stopping", "The server stops.", null, { "retry-after": "5" }));
+    this.stopping.abort();
+    await this.loading;
+    await this.assistant?.dispose().catch(() => {});
+    this.assistant = null;
+  }
+}
+
+const not_ready = (state: string) =>
+  new ApiError(503, state, state === "stopping" ? "The server stops." : "The model is being loaded.", null, {
+    "retry-after": "5",
+  });
+
+/** Why a request's signal was aborted, as the error that its client gets. */
+export function reason_of(signal: AbortSignal, error: unknown): unknown {
+  const is_abort = error instanceof BimedixError && error.code === "aborted";
+  return is_abort && signal.reason instanceof ApiError ? signal.reason : error;
+}
