@@ -17,7 +17,7 @@ import type {
   SamplingOptions,
 } from "./engine.js";
 import type { LocalOptions } from "./runner.js";
-import { WorkerEngine } from "./worker.js";
+import { type Isolation, WorkerEngine } from "./worker.js";
 
 export interface PretrainedOptions extends Omit<LocalOptions, "adapters" | "adapter">, Omit<HubOptions, "on_progress"> {
   /**
@@ -27,6 +27,8 @@ export interface PretrainedOptions extends Omit<LocalOptions, "adapters" | "adap
   adapter?: string | Readonly<Record<string, string>>;
   /** fp32, q8 or q4. Default q8. */
   dtype?: Dtype;
+  /** A thread of this process (default), or a process that may crash without it. */
+  isolation?: Isolation;
   /** Called while the model is downloaded (`file` is set) and converted. */
   on_progress?: (progress: { file?: string; done: number; total: number }) => void;
 }

@@ -1,8 +1,10 @@
 /**
- * An engine in a thread of its own: ONNX Runtime's run() blocks the event loop that calls it, and a server or a terminal
- * must go on. The worker loads the model and runs `LocalEngine`; this file is both ends of the conversation.
- * An abort travels in shared memory, so that it is seen between two chunks although the worker's event loop is busy.
+ * An engine in a thread or a process of its own: ONNX Runtime's run() blocks the event loop that calls it, and a server or a terminal
+ * must go on. The other side loads the model and runs `LocalEngine`; this file is both ends of the conversation. A thread shares
+ * this process's memory and its end; a process may crash, or run out of memory, without taking a server with it.
  */
+import { type ChildProcess, fork } from "node:child_process";
+import { fileURLToPath } from "node:url";
 import { isMainThread, parentPort, type Transferable, Worker, workerData } from "node:worker_threads";
 import { aborted, BimedixError, type ErrorMessage, error_from_message, error_message } from "../errors.js";
 import { open_store, type StoreOptions } from "../model/store.js";
@@ -20,18 +22,24 @@ import type {
 import { LocalEngine } from "./local.js";
 import type { LocalOptions } from "./runner.js";
 
+/** Where an engine runs. */
+export type Isolation = "thread" | "process";
+
 export interface WorkerOptions extends LocalOptions {
+  /** Default thread. */
+  isolation?: Isolation;
   dtype: StoreOptions["dtype"];
   on_progress?: NonNullable<StoreOptions["on_progress"]>;
 }
 
 type Call =
-  | { kind: "load"; dir: string; options: Omit<WorkerOptions, "on_progress"> }
+  | { kind: "load"; dir: string; options: Omit<WorkerOptions, "on_progress" | "isolation"> }
   | { kind: "generate"; prompts: readonly (readonly number[])[]; options: GenerateOptions }
   | { kind: "score"; requests: readonly ScoreRequest[]; options: Omit<ScoreOptions, "signal"> }
   | { kind: "forward"; sequences: readonly (readonly number[])[]; options: Omit<ForwardOptions, "signal"> }
   | { kind: "dispose" };
-type Request = Call & { id: number; flag: Int32Array };
+/** An abort is read between two runs of the model. */
+type Request = { id: number } & (Call | { kind: "abort" });
 type Reply = { id: number } & ({ event: unknown } | { result: unknown } | { error: ErrorMessage });
 
 interface Pending {
@@ -42,39 +50,36 @@ interface Pending {
 
 export class WorkerEngine implements Engine {
   private readonly pending = new Map<number, Pending>();
-  private readonly worker = new Worker(new URL(import.meta.url), {
-    workerData: WORKER,
-    // What a token leaves behind is small. V8 would let a tenth of the embedded model's memory fill up before it looks.
-    resourceLimits: { maxYoungGenerationSizeMb: 4 },
-  });
+  private readonly worker: Link;
   private next_id = 0;
   /** What calls end with once the thread has. */
   private crash: BimedixError | undefined;
   private disposed = false;
   readonly ended: Promise<BimedixError>;
 
-  private constructor() {
-    this.worker.unref();
-    this.worker.on("message", (reply: Reply) => this.receive(reply));
-    this.ended = new Promise((resolve) => {
-      const fail = (cause?: Error) => {
-        this.crash ??= this.disposed ? disposed() : stopped(cause);
-        for (const { reject } of this.pending.values()) reject(this.crash);
-        this.pending.clear();
-        resolve(this.crash);
-      };
-      this.worker.on("error", fail);
-      this.worker.on("exit", () => fail());
+  private constructor(isolation: Isolation) {
+    let resolve: (error: BimedixError) => void;
+    this.ended = new Promise((resolved) => {
+      resolve = resolved;
     });
+    const on_end = (cause?: string) => {
+      this.crash ??= this.disposed ? disposed() : stopped(cause);
+      for (const { reject } of this.pending.values()) reject(this.crash);
+      this.pending.clear();
+      resolve(this.crash);
+    };
+    const link = isolation === "thread" ? thread_link : process_link;
+    this.worker = link((reply) => this.receive(reply), on_end);
+    this.worker.unref();
   }
 
   /** Loads the model directory `dir` in a new thread. @throws BimedixError as `open_store` does */
   static async create(
     dir: string,
-    { on_progress, ...options }: WorkerOptions,
+    { on_progress, isolation = "thread", ...options }: WorkerOptions,
     signal?: AbortSignal,
   ): Promise<WorkerEngine> {
-    const engine = new WorkerEngine();
+    const engine = new WorkerEngine(isolation);
     try {
       await engine.call({ kind: "load", dir, options }, signal, on_progress as Pending["on_event"]);
       return engine;
@@ -146,11 +151,10 @@ export class WorkerEngine implements Engine {
     if (this.crash) return Promise.reject(this.crash);
     if (signal?.aborted) return Promise.reject(aborted());
     const id = this.next_id++;
-    const flag = new Int32Array(new SharedArrayBuffer(4));
     return new Promise((resolve, reject) => {
       // The caller is answered at once; the worker stops at the end of its chunk and its late replies find nobody.
       const abort = () => {
-        Atomics.store(flag, 0, 1);
+        if (!this.crash) this.worker.post({ id, kind: "abort" });
         this.settle(id)?.reject(aborted());
       };
       signal?.addEventListener("abort", abort, { once: true });
@@ -166,7 +170,7 @@ export class WorkerEngine implements Engine {
         reject: end(reject),
       });
       this.worker.ref();
-      this.worker.postMessage({ ...call, id, flag } satisfies Request);
+      this.worker.post({ ...call, id });
     });
   }
 
@@ -191,29 +195,80 @@ const disposed = () =>
     todo: "load it again",
   });
 
-const stopped = (cause?: Error) =>
-  new BimedixError(
-    "engine_stopped",
-    {
-      given: `a model whose thread ended${cause ? ` (${cause.message})` : ""}`,
-      expected: "it to answer",
-      todo: "load it again, with more memory if that was short",
+const stopped = (cause = "") =>
+  new BimedixError("engine_stopped", {
+    given: `a model that ended by itself${cause && ` (${cause})`}`,
+    expected: "it to answer",
+    todo: "load it again, with more memory if that was short",
+  });
+
+/** The way to the other side. */
+interface Link {
+  post: (request: Request) => void;
+  /** Whether this process waits for it before it ends. */
+  ref: () => void;
+  unref: () => void;
+  terminate: () => Promise<unknown>;
+}
+type MakeLink = (on_reply: (reply: Reply) => void, on_end: (cause?: string) => void) => Link;
+
+const ENGINE = "bimedix-engine";
+
+const thread_link: MakeLink = (on_reply, on_end) => {
+  const worker = new Worker(new URL(import.meta.url), {
+    workerData: ENGINE,
+    // What a token leaves behind is small. V8 would let a tenth of the embedded model's memory fill up before it looks.
+    resourceLimits: { maxYoungGenerationSizeMb: 4 },
+  });
+  worker.on("message", on_reply);
+  worker.on("error", (error) => on_end(error.message));
+  worker.on("exit", () => on_end());
+  return {
+    post: (request) => worker.postMessage(request),
+    ref: () => worker.ref(),
+    unref: () => worker.unref(),
+    terminate: () => worker.terminate(),
+  };
+};
+
+const process_link: MakeLink = (on_reply, on_end) => {
+  const child: ChildProcess = fork(fileURLToPath(import.meta.url), [ENGINE], {
+    serialization: "advanced",
+    execArgv: ["--max-semi-space-size=4"],
+    stdio: ["ignore", "ignore", "inherit", "ipc"],
+  });
+  const ended = new Promise<void>((resolve) => {
+    child.on("exit", (code, signal) => {
+      on_end(signal ?? `status ${code}`);
+      resolve();
+    });
+  });
+  child.on("message", (reply) => on_reply(reply as Reply));
+  child.on("error", (error) => on_end(error.message));
+  return {
+    // A message to a process that has just ended is answered by its end.
+    post: (request) => void child.send(request, () => {}),
+    ref: () => {
+      child.ref();
+      child.channel?.ref();
     },
-    cause,
-  );
+    unref: () => {
+      child.unref();
+      child.channel?.unref();
+    },
+    terminate: () => {
+      child.kill("SIGKILL");
+      return ended;
+    },
+  };
+};
 
-const WORKER = "bimedix-engine";
-
-if (!isMainThread && workerData === WORKER) {
-  const port = parentPort!;
+/** The other side: answers requests until it is ended. */
+function answer(on_request: (handle: (request: Request) => void) => void, post: Post): void {
   let engine: LocalEngine | undefined;
-  const handle = async ({ id, flag, ...call }: Request): Promise<unknown> => {
-    const signal: Abort = {
-      get aborted() {
-        return Atomics.load(flag, 0) === 1;
-      },
-    };
-    const send = (event: unknown) => port.postMessage({ id, event } satisfies Reply);
+  const running = new Map<number, { aborted: boolean }>();
+  const handle = async (id: number, call: Call, signal: Abort): Promise<unknown> => {
+    const send = (event: unknown) => post({ id, event });
     if (call.kind === "load") {
       const { dtype, ...local } = call.options;
       let last = 0;
@@ -233,14 +288,41 @@ if (!isMainThread && workerData === WORKER) {
     if (call.kind === "forward") return engine!.forward(call.sequences, { ...call.options, signal });
     return engine?.dispose();
   };
-  port.on("message", (request: Request) => {
-    handle(request).then(
-      (result) => {
-        const { logits = [], router_logits = [] } = (result ?? {}) as Partial<ForwardResult>;
-        const buffers = [...logits, ...router_logits].map(({ buffer }) => buffer as unknown as Transferable);
-        port.postMessage({ id: request.id, result } satisfies Reply, [...new Set(buffers)]);
-      },
-      (error: unknown) => port.postMessage({ id: request.id, error: error_message(error) } satisfies Reply),
-    );
+  on_request((request) => {
+    const { id } = request;
+    if (request.kind === "abort") {
+      const signal = running.get(id);
+      if (signal) signal.aborted = true;
+      return;
+    }
+    const signal = { aborted: false };
+    running.set(id, signal);
+    void handle(id, request, signal)
+      .then(
+        (result) => {
+          const { logits = [], router_logits = [] } = (result ?? {}) as Partial<ForwardResult>;
+          const buffers = [...logits, ...router_logits].map(({ buffer }) => buffer as unknown as Transferable);
+          post({ id, result }, [...new Set(buffers)]);
+        },
+        (error: unknown) => post({ id, error: error_message(error) }),
+      )
+      .finally(() => running.delete(id));
   });
+}
+type Post = (reply: Reply, transfer?: readonly Transferable[]) => void;
+
+if (!isMainThread && workerData === ENGINE) {
+  const port = parentPort!;
+  answer(
+    (handle) => port.on("message", handle),
+    (reply, transfer) => port.postMessage(reply, transfer),
+  );
+} else if (isMainThread && process.argv[2] === ENGINE && process.send) {
+  // The parent decides when this process ends; it ends with it in any case.
+  for (const signal of ["SIGINT", "SIGTERM"] as const) process.on(signal, () => {});
+  process.on("disconnect", () => process.exit());
+  answer(
+    (handle) => process.on("message", handle),
+    (reply) => void process.send!(reply),
+  );
 }

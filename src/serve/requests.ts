@@ -70,6 +70,7 @@ export const chat_schema = z
     const wrong = (path: string, message: string) =>
       issues.push({ code: "custom", path: [path], message, input: value });
     if (value.top_logprobs !== undefined && !value.logprobs) wrong("top_logprobs", "expected only with logprobs: true");
+    if (value.messages.at(-1)?.role !== "user") wrong("messages", "expected the last to be the user's");
     if (value.max_tokens === 0) wrong("max_tokens", "expected 1 or more");
     if (value.max_tokens !== undefined && value.max_completion_tokens !== undefined)
       wrong("max_tokens", "expected either max_tokens or max_completion_tokens");

@@ -59,7 +59,11 @@ export class Service {
   async load(): Promise<void> {
     const { model, pretrained, log } = this.options;
     const began = performance.now();
-    const assistant = await Assistant.from_pretrained(model, { ...pretrained, signal: this.stopping.signal });
+    const assistant = await Assistant.from_pretrained(model, {
+      isolation: "process",
+      ...pretrained,
+      signal: this.stopping.signal,
+    });
     this.assistant = assistant;
     log.write("info", "ready", { model: this.options.name, seconds: (performance.now() - began) / 1000 });
     void assistant.model.engine.ended?.then((error) => {

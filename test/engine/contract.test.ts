@@ -21,6 +21,8 @@ const makers = {
   LocalEngine: async ({ dtype, ...options }: Variant) =>
     LocalEngine.create(await open_store(dir, { dtype }), { threads: 1, ...options }),
   WorkerEngine: (options: Variant) => WorkerEngine.create(dir, { threads: 1, ...options }),
+  "WorkerEngine in a process": (options: Variant) =>
+    WorkerEngine.create(dir, { threads: 1, isolation: "process", ...options }),
 };
 const prompts = [
   [1, 5, 9, 33, 70, 12],

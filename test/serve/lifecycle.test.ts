@@ -1,0 +1,264 @@
+/** Requests that leave, come too many at once or too late, and a model or a server that ends under them. */
+import assert from "node:assert/strict";
+import { type ChildProcess, spawn } from "node:child_process";
+import { once } from "node:events";
+import { join } from "node:path";
+import { after, before, describe, test } from "node:test";
+import { root } from "../fixtures.js";
+import { raw, start, type TestServer } from "./server.js";
+
+const chats = "/v1/chat/completions";
+const long = (content = "What are the signs of asthma?", extra: object = {}) => ({
+  model: "nano",
+  messages: [{ role: "user", content }],
+  temperature: 0,
+  max_tokens: 120,
+  ...extra,
+});
+const sleep = (milliseconds: number) => new Promise((resume) => setTimeout(resume, milliseconds));
+
+async function events_of(response: Response): Promise<Record<string, unknown>[]> {
+  const events = (await response.text()).split("\n\n").filter(Boolean);
+  for (const event of events) assert.match(event, /^data: /);
+  return events
+    .map((event) => event.slice(6))
+    .filter((data) => data !== "[DONE]")
+    .map((data) => JSON.parse(data));
+}
+
+async function text_of(at: TestServer, body: object): Promise<string> {
+  const response = await at.post(chats, body);
+  const json = (await response.json()) as { choices: { message: { content: string } }[] };
+  return json.choices[0]!.message.content;
+}
+
+async function until(holds: () => boolean, what: string): Promise<void> {
+  for (let waited = 0; waited < 10_000; waited += 20) {
+    if (holds()) return;
+    await sleep(20);
+  }
+  throw new Error(`${what} did not happen in 10 s`);
+}
+
+describe("requests", () => {
+  let at: TestServer;
+  before(async () => {
+    at = await start({
+      pretrained: { dtype: "q8", threads: 1, max_sequences: 2, chunk_tokens: 16 },
+      max_queue: 2,
+      deadline: 20,
+    });
+  });
+  after(() => at.server.stop(1));
+
+  test("a stream is the whole answer in pieces, Arabic too, and ends with usage and [DONE]", async () => {
+    for (const question of ["What are the signs of asthma?", "ما هي أعراض الربو؟"]) {
+      const whole = await text_of(at, long(question));
+      const response = await at.post(chats, long(question, { stream: true, stream_options: { include_usage: true } }));
+      assert.equal(response.headers.get("content-type"), "text/event-stream; charset=utf-8");
+      const body = await response.clone().text();
+      assert.ok(body.endsWith("data: [DONE]\n\n"));
+      const events = (await events_of(response)) as {
+        choices: { delta: { role?: string; content: string }; finish_reason: string | null }[];
+        usage: { completion_tokens: number } | null;
+      }[];
+      assert.equal(
+        events
+          .flatMap(({ choices }) => choices)
+          .map(({ delta }) => delta.content)
+          .join(""),
+        whole,
+      );
+      assert.equal(events[0]!.choices[0]!.delta.role, "assistant");
+      assert.deepEqual(events.at(-1)!.choices, []);
+      assert.ok(events.at(-1)!.usage!.completion_tokens > 1);
+      assert.match(String(events.at(-2)!.choices[0]!.finish_reason), /^(stop|length)$/);
+    }
+  });
+
+  test("stop texts end an answer wherever they fall, and are not shown", async () => {
+    const whole = await text_of(at, long());
+    for (const stop of [whole.slice(10, 13), whole.slice(7, 30)]) {
+      const expected = whole.slice(0, whole.indexOf(stop));
+      assert.equal(await text_of(at, long(undefined, { stop })), expected);
+      const events = (await events_of(await at.post(chats, long(undefined, { stop: [stop], stream: true })))) as {
+        choices: { delta: { content: string }; finish_reason: string | null }[];
+      }[];
+      assert.equal(events.map(({ choices }) => choices[0]!.delta.content).join(""), expected);
+      assert.equal(events.at(-1)!.choices[0]!.finish_reason, "stop");
+    }
+  });
+
+  test("n and seed", async () => {
+    const body = long(undefined, { n: 3, seed: 5, temperature: 1.5, max_tokens: 12 });
+    const texts = async () => {
+      const json = (await (await at.post(chats, body)).json()) as {
+        choices: { index: number; message: { content: string } }[];
+        usage: { prompt_tokens: number; completion_tokens: number };
+      };
+      assert.deepEqual(
+        json.choices.map(({ index }) => index),
+        [0, 1, 2],
+      );
+      assert.ok(json.usage.completion_tokens <= 36);
+      return json.choices.map(({ message }) => message.content);
+    };
+    const first = await texts();
+    assert.deepEqual(await texts(), first);
+    assert.equal(new Set(first).size, 3);
+  });
+
+  test("34, 35 clients that leave while queued, in prefill and mid-stream free their places; neighbours see nothing", async () => {
+    const solo = await text_of(at, long());
+    const controllers = Array.from({ length: 3 }, () => new AbortController());
+    const leaving = (i: number, content: string) =>
+      fetch(at.url + chats, {
+        method: "POST",
+        headers: { "content-type": "application/json" },
+        body: JSON.stringify(long(content, { stream: true, max_tokens: 800, stop: "never" })),
+        signal: controllers[i]!.signal,
+      }).then(async (response) => {
+        const reader = response.body!.getReader();
+        await reader.read();
+        controllers[i]!.abort();
+        await reader.read();
+      });
+    const mid_stream = leaving(0, "What is asthma?").catch(() => "left");
+    const neighbour = text_of(at, long());
+    const prefill = leaving(1, "many words ".repeat(150)).catch(() => "left");
+    const queued = leaving(2, "What is gout?").catch(() => "left");
+    await sleep(5);
+    controllers[1]!.abort();
+    controllers[2]!.abort();
+    assert.deepEqual(await Promise.all([mid_stream, prefill, queued]), ["left", "left", "left"]);
+    assert.equal(await neighbour, solo);
+    await until(() => at.server.service.active === 0, "an empty house");
+    assert.equal(await text_of(at, long()), solo);
+  });
+
+  test("36 too many at once: 429 with Retry-After, and all others are answered", async () => {
+    const responses = await Promise.all(Array.from({ length: 12 }, () => at.post(chats, long())));
+    const statuses = responses.map(({ status }) => status);
+    assert.ok(statuses.includes(200) && statuses.includes(429), String(statuses));
+    for (const response of responses.filter(({ status }) => status === 429)) {
+      assert.match(response.headers.get("retry-after")!, /^[1-9]\d*$/);
+      assert.equal(((await response.json()) as { error: { code: string } }).error.code, "queue_full");
+    }
+    const answers = await Promise.all(responses.filter(({ status }) => status === 200).map((one) => one.text()));
+    for (const answer of answers) assert.ok(answer.includes('"finish_reason"'));
+  });
+
+  test("2 a body that never ends is given up", { timeout: 60_000 }, async () => {
+    const head = `POST ${chats} HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n`;
+    const began = performance.now();
+    assert.match(await raw(at.url, `${head}x-slow: `, { wait: 30_000 }), /^HTTP\/1.1 408 /);
+    assert.ok(performance.now() - began < 20_000);
+  });
+});
+
+test("a request that takes longer than the deadline ends with 504, or as an event of its stream", async () => {
+  const at = await start({ deadline: 0.3, pretrained: { dtype: "q8", threads: 1, chunk_tokens: 1 } });
+  const body = long("many words ".repeat(150));
+  const endless = long(undefined, { stream: true, max_tokens: 900, n: 16, temperature: 2, top_k: 0, min_p: 0 });
+  const response = await at.post(chats, body);
+  assert.equal(response.status, 504);
+  assert.equal(((await response.json()) as { error: { code: string } }).error.code, "deadline_exceeded");
+  const events = await events_of(await at.post(chats, endless));
+  assert.equal((events.at(-1) as { error: { code: string } }).error.code, "deadline_exceeded");
+  await until(() => at.server.service.active === 0, "an empty house");
+  await at.server.stop(1);
+});
+
+test("39 a model that ends under its requests fails them by name and comes back", async () => {
+  const at = await start();
+  const stream = await at.post(chats, long(undefined, { stream: true, max_tokens: 900 }));
+  const { engine } = at.server.service.find().assistant.model as unknown as {
+    engine: { worker: { terminate(): Promise<void> } };
+  };
+  // kill -9 of the model's process
+  await engine.worker.terminate();
+  const events = await events_of(stream);
+  assert.equal((events.at(-1) as { error: { code: string } }).error.code, "engine_stopped");
+  const while_loading = await at.post(chats, long());
+  assert.equal(while_loading.status, 503);
+  assert.ok(while_loading.headers.get("retry-after"));
+  assert.equal((await fetch(`${at.url}/health`)).status, 503);
+  await until(() => at.server.service.state === "ready", "a return");
+  assert.ok((await text_of(at, long())).length > 0);
+  await at.server.stop(1);
+});
+
+describe("the process", () => {
+  const cli = join(root, "dist/src/cli/main.js");
+  async function serve(...args: string[]): Promise<{ child: ChildProcess; url: string; stderr: () => string }> {
+    const child = spawn(process.execPath, [cli, "serve", "--port", "0", "--name", "nano", ...args]);
+    let stderr = "";
+    child.stderr!.on("data", (data) => {
+      stderr += data;
+    });
+    const [line] = (await Promise.race([once(child.stdout!, "data"), once(child, "exit")])) as [unknown];
+    const url = /^(http:\S+)\/v1 serves nano/.exec(String(line))?.[1] ?? "";
+    return { child, url, stderr: () => stderr };
+  }
+  const ask = (url: string) =>
+    fetch(url + chats, {
+      method: "POST",
+      headers: { "content-type": "application/json" },
+      body: JSON.stringify(long(undefined, { stream: true, max_tokens: 900, stop: "never" })),
+    });
+
+  test("38 SIGTERM lets answers end", async () => {
+    const { child, url } = await serve("--grace", "20");
+    const response = await ask(url);
+    child.kill("SIGTERM");
+    await sleep(20);
+    const text = await response.text();
+    assert.ok(text.endsWith("data: [DONE]\n\n"), text.slice(-200));
+    assert.deepEqual(await once(child, "exit"), [0, null]);
+  });
+
+  test("38 after the grace time they get an error event; a second signal ends at once", async () => {
+    const short = await serve("--grace", "0.01");
+    const response = await ask(short.url);
+    short.child.kill("SIGTERM");
+    const text = await response.text();
+    assert.match(text, /"code":"stopping"|\[DONE\]/);
+    assert.deepEqual(await once(short.child, "exit"), [0, null]);
+
+    const twice = await serve("--grace", "20");
+    const cut = ask(twice.url)
+      .then((one) => one.text())
+      .catch(() => "cut");
+    await sleep(50);
+    twice.child.kill("SIGTERM");
+    await sleep(20);
+    twice.child.kill("SIGTERM");
+    const [code] = (await once(twice.child, "exit")) as [number];
+    assert.ok(code === 1 || code === 0);
+    await cut;
+  });
+
+  test("40 a port that is taken, and an address that others reach without a key, are one line each", async () => {
+    const first = await serve();
+    const run = async (...args: string[]) => {
+      const child = spawn(process.execPath, [cli, "serve", ...args]);
+      let stderr = "";
+      child.stderr.on("data", (data) => {
+        stderr += data;
+      });
+      const [code] = (await once(child, "exit")) as [number];
+      return { code, stderr };
+    };
+    const taken = await run("--port", new URL(first.url).port);
+    assert.deepEqual(
+      [taken.code, /^bimedix: 127.0.0.1:\d+, where another program listens;/.test(taken.stderr)],
+      [1, true],
+    );
+    const open = await run("--host", "0.0.0.0", "--port", "0");
+    assert.deepEqual([open.code, /without an API key/.test(open.stderr)], [1, true]);
+    const missing = await run("--model", "/nothing", "--port", "0");
+    assert.equal(missing.code, 1);
+    first.child.kill("SIGTERM");
+    await once(first.child, "exit");
+  });
+});
