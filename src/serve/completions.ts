@@ -29,6 +29,8 @@ interface LoggedToken {
   token_id: number;
   logprob: number | null;
   top: TokenLogprob[];
+  /** Characters of the answer before it. */
+  offset: number;
 }
 
 /** A piece of an answer: text that is complete, and the tokens that completed it. */
@@ -43,6 +45,8 @@ interface Piece {
 interface Choice {
   input_ids: number[];
   options: GenerateOptions & { stop?: string | readonly string[] };
+  /** The answer goes on in the prompt's own text, and does not begin a turn. */
+  continues: boolean;
   /** The prompt again, where it is asked for. */
   echo: { text: string; tokens: LoggedToken[] } | null;
 }
@@ -90,7 +94,12 @@ export function chat_answer(request: ChatRequest, served: Served, signal: AbortS
     }),
   };
   const choices = Array.from({ length: request.n ?? 1 }, (_, i): Choice => {
-    return { input_ids, options: generate_options(request, served, i, { max_new_tokens, top_logprobs }), echo: null };
+    return {
+      input_ids,
+      options: generate_options(request, served, i, { max_new_tokens, top_logprobs }),
+      continues: false,
+      echo: null,
+    };
   });
   return make_answer(request, served, "chatcmpl-", form, choices, input_ids.length, signal);
 }
@@ -124,7 +133,7 @@ export async function completion_answer(
   const choices = prompts.flatMap((input_ids, p) =>
     Array.from({ length: n }, (_, i): Choice => {
       const options = generate_options(request, served, i, { max_new_tokens: max_tokens, top_logprobs });
-      return { input_ids, options, echo: echoes?.[p] ?? null };
+      return { input_ids, options, continues: true, echo: echoes?.[p] ?? null };
     }),
   );
   const prompt_tokens = prompts.reduce((sum, { length }) => sum + length, 0);
@@ -151,13 +160,17 @@ async function echo(
     const scores = await assistant.model.engine.score(requests, { top_logprobs, adapter, signal });
     for (const [at, { i }] of long.entries()) scored.set(i, scores[at]!);
   }
-  return prompts.map((ids, i) => ({
-    text: assistant.tokenizer.decode(ids, { skip_special_tokens: true }),
-    tokens: ids.map((token_id, place) => {
+  return prompts.map((ids, i) => {
+    const decoder = new StreamingDecoder(assistant.tokenizer, { skip_special_tokens: true });
+    let text = "";
+    const tokens = ids.map((token_id, place): LoggedToken => {
       const { logprob, top } = scored.get(i)?.tokens?.[place - 1] ?? { logprob: null, top: [] };
-      return { token_id, logprob, top };
-    }),
-  }));
+      const offset = text.length;
+      text += decoder.push(token_id);
+      return { token_id, logprob, top, offset };
+    });
+    return { text, tokens };
+  });
 }
 
 function generate_options(
@@ -184,7 +197,7 @@ function generate_options(
 
 /** The pieces of one answer; the last has a finish_reason. */
 async function* pieces_of(
-  { input_ids, options, echo }: Choice,
+  { input_ids, options, continues, echo }: Choice,
   served: Served,
   signal: AbortSignal,
 ): AsyncGenerator<Piece> {
@@ -195,7 +208,10 @@ async function* pieces_of(
   if (max_new_tokens === 0) return;
   const ends = new Set(eos_token_id === null ? [] : [eos_token_id].flat());
   const decoder = new StreamingDecoder(tokenizer, { skip_special_tokens: true });
+  // What the prompt begins, a word or a character, the answer may end.
+  if (continues) for (const id of input_ids) decoder.push(id);
   const stops = new StopStrings(stop);
+  let offset = echo?.text.length ?? 0;
   let tokens: LoggedToken[] = [];
   let generated = 0;
   const piece = (text: string, finish_reason: Piece["finish_reason"]): Piece => {
@@ -212,8 +228,10 @@ async function* pieces_of(
     }
     // Rows that round a vocabulary up to an even number stand for no text.
     if (token_id >= tokenizer.vocab_size) continue;
-    tokens.push({ token_id, logprob: logprob ?? null, top: top ?? [] });
-    const text = stops.push(decoder.push(token_id));
+    const decoded = decoder.push(token_id);
+    tokens.push({ token_id, logprob: logprob ?? null, top: top ?? [], offset });
+    offset += decoded.length;
+    const text = stops.push(decoded);
     if (stops.found !== null) {
       yield piece(text, "stop");
       return;
@@ -295,17 +313,12 @@ function chat_logprob({ token_id, logprob, top }: LoggedToken, tokenizer: Tokeni
 
 function text_logprobs(tokens: readonly LoggedToken[], tokenizer: Tokenizer) {
   const texts = tokens.map(({ token_id }) => tokenizer.id_to_text(token_id));
-  let offset = 0;
   return {
     tokens: texts,
     token_logprobs: tokens.map(({ logprob }) => logprob),
     top_logprobs: tokens.map(({ top, logprob }) =>
       logprob === null ? null : Object.fromEntries(top.map((one) => [tokenizer.id_to_text(one.token_id), one.logprob])),
     ),
-    text_offset: texts.map((text) => {
-      const at = offset;
-      offset += text.length;
-      return at;
-    }),
+    text_offset: tokens.map(({ offset }) => offset),
   };
 }
