@@ -37,10 +37,12 @@ export function setup() {
     console.error("bimedix: installing (once; ONNX Runtime is about 290 MB) …");
     run("npm", ["ci", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error"]);
   }
-  const sources = Math.max(newest(join(root, "src")), newest(join(root, "test")), time_of(join(root, "tsconfig.json")));
+  const folders = ["src", "test", "web"].map((name) => newest(join(root, name)));
+  const sources = Math.max(...folders, time_of(join(root, "tsconfig.json")));
   if (time_of(BUILT) < sources) {
     console.error("bimedix: building …");
-    run(process.execPath, [join(root, "node_modules/typescript/bin/tsc"), "-p", "tsconfig.json"]);
+    for (const project of ["tsconfig.json", "web/tsconfig.json"])
+      run(process.execPath, [join(root, "node_modules/typescript/bin/tsc"), "-p", project]);
     writeFileSync(BUILT, "");
   }
 }

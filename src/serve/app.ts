@@ -7,6 +7,7 @@ import { type Answer, chat_answer, completion_answer } from "./completions.js";
 import type { Log } from "./log.js";
 import type { Metrics } from "./metrics.js";
 import { openapi } from "./openapi.js";
+import type { PageFile } from "./page.js";
 import { chat_schema, completion_schema, mcqa_schema, parse, routing_schema, tokenize_schema } from "./requests.js";
 import { type Keys, read_json_body, security_headers } from "./security.js";
 import { type Place, reason_of, type Service } from "./service.js";
@@ -24,6 +25,8 @@ export interface AppOptions {
   /** Write what is asked and answered into the log. */
   log_prompts: boolean;
   version: string;
+  /** The web page's files by their paths. */
+  page: ReadonlyMap<string, PageFile>;
 }
 
 type Env = { Bindings: HttpBindings; Variables: { id: string; fields: Record<string, unknown> } };
@@ -47,7 +50,7 @@ export function create_app(options: AppOptions): Hono<Env> {
     });
     await next();
     c.header("x-request-id", id);
-    for (const [name, value] of Object.entries(security_headers)) c.header(name, value);
+    for (const [name, value] of Object.entries(security_headers)) if (!c.res.headers.has(name)) c.header(name, value);
   });
   // A page elsewhere that makes its own name point here (DNS rebinding) is not answered.
   app.use(async (c, next) => {
@@ -77,7 +80,7 @@ export function create_app(options: AppOptions): Hono<Env> {
   app.notFound((c) => error_response(c, new ApiError(404, "not_found", "There is no such path here.")));
 
   const body = (c: Context<Env>) => read_json_body(c.req.raw, options.body_limit);
-  const page = openapi(options.version);
+  const description = openapi(options.version);
 
   app.get("/health", (c) => {
     const { state } = service;
@@ -90,7 +93,7 @@ export function create_app(options: AppOptions): Hono<Env> {
     ];
     return c.body(metrics.text(gauges), 200, { "content-type": "text/plain; version=0.0.4; charset=utf-8" });
   });
-  app.get("/openapi.json", (c) => c.json(page));
+  app.get("/openapi.json", (c) => c.json(description));
   app.get("/v1/models", (c) => {
     const data = service.names.map((id) => ({ id, object: "model", created: 0, owned_by: "bimedix" }));
     return c.json({ object: "list", data });
@@ -189,6 +192,8 @@ export function create_app(options: AppOptions): Hono<Env> {
       : tokenizer.encode(prompt!, add_special_tokens === undefined ? {} : { add_special_tokens });
     return c.json({ tokens, count: tokens.length, max_model_len: loaded.config.max_position_embeddings });
   });
+
+  for (const [path, { body, headers }] of options.page) app.get(path, (c) => c.body(body, 200, headers));
 
   const routes = new Set(app.routes.map(({ path }) => path));
   const known = (path: string) => (routes.has(path) ? path : "other");

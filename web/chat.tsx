@@ -1,0 +1,192 @@
+import type { JSX } from "preact";
+import { useEffect, useRef, useState } from "preact/hooks";
+import { answer } from "./api.js";
+import { Markdown } from "./markdown.js";
+import { get_state, type Message, type State, set_messages } from "./store.js";
+import { type Texts, with_digits } from "./texts.js";
+
+/** The answer that is being written, if there is one. */
+interface Writing {
+  conversation: string;
+  controller: AbortController;
+}
+
+export function Chat({ state, texts }: { state: State; texts: Texts }): JSX.Element {
+  const [writing, set_writing] = useState<Writing | null>(null);
+  const [draft, set_draft] = useState("");
+  const [spoken, set_spoken] = useState("");
+  const end = useRef<HTMLDivElement>(null);
+  const conversation = state.conversations.find(({ id }) => id === state.current)!;
+  const { messages } = conversation;
+  const busy = writing !== null;
+
+  useEffect(() => end.current?.scrollIntoView({ block: "end" }), [messages.at(-1)?.content, messages.length]);
+
+  async function ask(said: Message[]): Promise<void> {
+    const { id } = conversation;
+    const controller = new AbortController();
+    set_writing({ conversation: id, controller });
+    set_messages(id, () => [...said, { role: "assistant", content: "" }]);
+    set_spoken(texts.writing);
+    let content = "";
+    const last = (more: Partial<Message>) =>
+      set_messages(id, (all) => [...all.slice(0, -1), { role: "assistant", content, ...more }]);
+    try {
+      for await (const piece of answer(said, get_state().settings, controller.signal)) {
+        content += piece;
+        last({});
+      }
+      set_spoken(content);
+    } catch (error) {
+      const problem = controller.signal.aborted ? texts.stopped : `${texts.failed}: ${(error as Error).message}`;
+      last({ problem });
+      set_spoken(problem);
+    }
+    set_writing(null);
+  }
+
+  const send = () => {
+    const content = draft.trim();
+    if (!content || busy) return;
+    set_draft("");
+    void ask([...complete(messages), { role: "user", content }]);
+  };
+  const retry = () => void ask(messages.slice(0, messages.findLastIndex(({ role }) => role === "user") + 1));
+  const stop = () => writing?.controller.abort();
+
+  return (
+    <section class="chat" aria-label={texts.chat}>
+      <div class="messages" role="log" aria-busy={busy}>
+        {messages.length === 0 && (
+          <p class="empty" dir="auto">
+            {texts.empty}
+          </p>
+        )}
+        {messages.map((message, i) => (
+          <Turn
+            key={`${conversation.id} ${i}`}
+            message={message}
+            texts={texts}
+            digits={state.settings.digits}
+            busy={busy}
+            writing={busy && i === messages.length - 1}
+            on_edit={(content) => void ask([...messages.slice(0, i), { role: "user", content }])}
+            on_retry={i === messages.length - 1 ? retry : null}
+          />
+        ))}
+        <div ref={end} />
+      </div>
+      <p class="sr-only" role="status" aria-live="polite">
+        {spoken}
+      </p>
+      <form
+        class="composer"
+        onSubmit={(event) => {
+          event.preventDefault();
+          send();
+        }}
+      >
+        <textarea
+          dir="auto"
+          rows={2}
+          value={draft}
+          aria-label={texts.write}
+          placeholder={texts.write}
+          onInput={(event) => set_draft(event.currentTarget.value)}
+          onKeyDown={(event) => {
+            if (event.key === "Escape") stop();
+            if (event.key !== "Enter" || event.shiftKey || event.isComposing) return;
+            event.preventDefault();
+            send();
+          }}
+        />
+        {busy ? (
+          <button type="button" onClick={stop}>
+            {texts.stop}
+          </button>
+        ) : (
+          <button type="submit" disabled={draft.trim() === ""}>
+            {texts.send}
+          </button>
+        )}
+      </form>
+    </section>
+  );
+}
+
+/** Without an answer that never began. */
+const complete = (messages: readonly Message[]): Message[] =>
+  messages.at(-1)?.role === "assistant" && messages.at(-1)!.content === "" ? messages.slice(0, -2) : [...messages];
+
+interface TurnProps {
+  message: Message;
+  texts: Texts;
+  digits: State["settings"]["digits"];
+  busy: boolean;
+  writing: boolean;
+  on_edit: (content: string) => void;
+  on_retry: (() => void) | null;
+}
+
+function Turn({ message, texts, digits, busy, writing, on_edit, on_retry }: TurnProps): JSX.Element {
+  const [edited, set_edited] = useState<string | null>(null);
+  const { role, content, problem } = message;
+  return (
+    <article class={role} aria-label={role === "user" ? texts.you : texts.assistant}>
+      {edited !== null ? (
+        <form
+          onSubmit={(event) => {
+            event.preventDefault();
+            if (!edited.trim()) return;
+            set_edited(null);
+            on_edit(edited.trim());
+          }}
+        >
+          <textarea
+            dir="auto"
+            rows={3}
+            value={edited}
+            aria-label={texts.edit}
+            onInput={(event) => set_edited(event.currentTarget.value)}
+          />
+          <div class="actions">
+            <button type="submit">{texts.save}</button>
+            <button type="button" class="quiet" onClick={() => set_edited(null)}>
+              {texts.cancel}
+            </button>
+          </div>
+        </form>
+      ) : (
+        <>
+          {role === "user" ? (
+            <p class="said" dir="auto">
+              {content}
+            </p>
+          ) : (
+            <Markdown text={with_digits(content, digits)} />
+          )}
+          {writing && <span class="cursor" aria-hidden="true" />}
+          {problem && (
+            <p class="problem" dir="auto">
+              {problem}
+            </p>
+          )}
+          {!busy && (
+            <div class="actions">
+              {role === "user" && (
+                <button type="button" class="quiet" onClick={() => set_edited(content)}>
+                  {texts.edit}
+                </button>
+              )}
+              {role === "assistant" && on_retry && (
+                <button type="button" class="quiet" onClick={on_retry}>
+                  {texts.retry}
+                </button>
+              )}
+            </div>
+          )}
+        </>
+      )}
+    </article>
+  );
+}

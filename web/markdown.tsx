@@ -1,0 +1,131 @@
+/**
+ * Markdown as elements, never as HTML: what a model writes cannot become a tag, a script or a request. Every block finds its own
+ * direction; code is left to right; an address is shown as a link only where it leads to the web, and images are their texts.
+ */
+import { lexer, type Token, type Tokens } from "marked";
+import type { ComponentChildren, JSX } from "preact";
+
+/** Deeper than any answer that a person wants to read. */
+const DEPTH = 40;
+
+export function Markdown({ text }: { text: string }): JSX.Element {
+  let tokens: Token[];
+  try {
+    tokens = lexer(text.replace(/^([>\s]{200})[>\s]+/gm, "$1"));
+  } catch {
+    return <p dir="auto">{text}</p>;
+  }
+  return <>{blocks(tokens, 0)}</>;
+}
+
+/** For what holds blocks of its own: `auto` does not look into those. The first letter decides, as there. */
+const direction = (text: string): "rtl" | "ltr" => {
+  const [letter = ""] = /\p{L}/u.exec(text) ?? [];
+  return /[\p{Script=Arabic}\p{Script=Hebrew}\p{Script=Syriac}\p{Script=Thaana}]/u.test(letter) ? "rtl" : "ltr";
+};
+
+const blocks = (tokens: readonly Token[], depth: number): ComponentChildren =>
+  depth > DEPTH ? tokens.map(({ raw }) => raw) : tokens.map((token) => block(token as Tokens.Generic, depth + 1));
+
+function block(token: Tokens.Generic, depth: number): ComponentChildren {
+  const inside = () => inline(token.tokens ?? [], depth);
+  switch (token.type) {
+    case "space":
+    case "def":
+      return null;
+    case "heading": {
+      const Tag = `h${Math.min(6, token.depth + 2)}` as "h3";
+      return <Tag dir="auto">{inside()}</Tag>;
+    }
+    case "code":
+      return (
+        <pre dir="ltr">
+          <code>{token.text}</code>
+        </pre>
+      );
+    case "blockquote":
+      return <blockquote dir={direction(token.raw)}>{blocks(token.tokens ?? [], depth)}</blockquote>;
+    case "hr":
+      return <hr />;
+    case "list": {
+      const items = (token.items as Tokens.ListItem[]).map((item) => <li dir="auto">{blocks(item.tokens, depth)}</li>);
+      return token.ordered ? (
+        <ol dir={direction(token.raw)} start={token.start || 1}>
+          {items}
+        </ol>
+      ) : (
+        <ul dir={direction(token.raw)}>{items}</ul>
+      );
+    }
+    case "table": {
+      const { header, rows } = token as Tokens.Table;
+      const cell = (Tag: "th" | "td") => (one: Tokens.TableCell) => <Tag dir="auto">{inline(one.tokens, depth)}</Tag>;
+      return (
+        <div class="table">
+          <table dir={direction(token.raw)}>
+            <thead>
+              <tr>{header.map(cell("th"))}</tr>
+            </thead>
+            <tbody>
+              {rows.map((row) => (
+                <tr>{row.map(cell("td"))}</tr>
+              ))}
+            </tbody>
+          </table>
+        </div>
+      );
+    }
+    case "text":
+      return token.tokens ? <span dir="auto">{inside()}</span> : token.text;
+    case "paragraph":
+      return <p dir="auto">{inside()}</p>;
+    default:
+      // HTML among them: it is shown as it was written.
+      return <p dir="auto">{token.raw}</p>;
+  }
+}
+
+const inline = (tokens: readonly Token[], depth: number): ComponentChildren =>
+  depth > DEPTH ? tokens.map(({ raw }) => raw) : tokens.map((token) => span(token as Tokens.Generic, depth + 1));
+
+function span(token: Tokens.Generic, depth: number): ComponentChildren {
+  const inside = () => inline(token.tokens ?? [], depth);
+  switch (token.type) {
+    case "strong":
+      return <strong>{inside()}</strong>;
+    case "em":
+      return <em>{inside()}</em>;
+    case "del":
+      return <del>{inside()}</del>;
+    case "br":
+      return <br />;
+    case "codespan":
+      return (
+        <bdi>
+          <code dir="ltr">{token.text}</code>
+        </bdi>
+      );
+    case "link":
+      return /^https?:\/\//i.test(token.href) ? (
+        <a href={token.href} target="_blank" rel="noreferrer noopener nofollow">
+          {inside()}
+        </a>
+      ) : (
+        <bdi>{inside()}</bdi>
+      );
+    case "image":
+      return <bdi>{token.text}</bdi>;
+    case "escape":
+      return token.text;
+    case "text":
+      return token.tokens ? inside() : without_entities(token.text);
+    default:
+      return token.raw;
+  }
+}
+
+/** The lexer hands on entities as they are written. */
+function without_entities(text: string): string {
+  const entities: Record<string, string> = { amp: "&", lt: "<", gt: ">", quot: '"', "#39": "'", nbsp: "\u00a0" };
+  return text.replace(/&(#?\w+);/g, (all, name: string) => entities[name] ?? all);
+}
