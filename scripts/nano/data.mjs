@@ -1,7 +1,6 @@
 // The training text of models/nano: chats and questions in English and Arabic, as JSON lines. Run: node scripts/nano/data.mjs DATA OUT
 //
-// Chats by language, chats from templates, and two files of questions with options: `reading` asks what stands in a text, and belongs
-// to what the base learns; `mcqa` asks about complaints, conditions and topics, and is what the adapter learns.
+// Chats by language, chats from templates, and questions with options.
 // Only corpora that are free to redistribute and are not a test set of anything; MentalQA's own test questions are dropped from its
 // training file by exact match. Held out for measuring: 2 % of each source, chosen by a hash of the question, so that a repeated
 // question is on one side; of MedQuAD's questions with options a tenth of all topics, so that no option was right in training.
@@ -161,47 +160,18 @@ function sample(list, n, random) {
   return Array.from({ length: n }, () => left.splice(Math.floor(random() * left.length), 1)[0]);
 }
 
-/** Questions with options: which complaint or condition a text belongs to, and which topic of MedQuAD. */
+/**
+ * Questions with options about a text: which topic of MedQuAD it is about, and which word of a sentence of TICO-19 stands in it.
+ * Rejected: which complaint or condition a line of the templates belongs to. A model of this size learnt the lines, not to choose.
+ */
 async function* mcqa(data, random) {
   const item = (language, kind, question, right, wrong, topic) => {
     const options = [...wrong];
-    const answer = Math.floor(random() * (wrong.length + 1));
+    const answer = Math.floor(random() * 4);
     options.splice(answer, 0, right);
     return { language, kind, question, options, answer, topic };
   };
-  const asked = {
-    en: {
-      complaint: "To which complaint does this advice belong?",
-      condition: "Which condition is meant?",
-      word: "Which of these words stands in the text?",
-    },
-    ar: { complaint: "إلى أي شكوى تعود هذه النصيحة؟", condition: "أي مرض هو المقصود؟", word: "أي كلمة وردت في النص؟" },
-  };
-  for (const language of ["en", "ar"]) {
-    const { complaints, conditions } = templates[language];
-    for (let i = 0; i < 3000; i++) {
-      const [right, ...wrong] = sample(complaints, 4, random);
-      const text = random() < 0.5 ? right.warning : right.question;
-      yield item(
-        language,
-        "complaint",
-        `${asked[language].complaint} ${text}`,
-        right.name,
-        wrong.map(({ name }) => name),
-      );
-    }
-    for (let i = 0; i < 3000; i++) {
-      const [right, ...wrong] = sample(conditions, 4, random);
-      const text = right[["what", "signs", "treatment"][Math.floor(random() * 3)]];
-      yield item(
-        language,
-        "condition",
-        `${asked[language].condition} ${text}`,
-        right.name,
-        wrong.map(({ name }) => name),
-      );
-    }
-  }
+  const asked = { en: "Which of these words stands in the text?", ar: "أي كلمة وردت في النص؟" };
   const rows = (await medquad(data)).filter(
     ({ focus, qtype }) => qtype === "information" && focus.trim() && focus.length < 40,
   );
@@ -222,14 +192,12 @@ async function* mcqa(data, random) {
       const text = clip(pair[side], 160);
       const inside = words[i].filter((word) => text.includes(word));
       if (inside.length === 0 || text.length < 30) continue;
-      // Each sentence asks twice, about two of its words, with two to four options: fewer make an easier beginning.
+      // Each sentence asks twice, about two of its words.
       for (const right of sample(inside, Math.min(2, inside.length), random)) {
-        const others = 1 + Math.floor(random() * 3);
         const wrong = sample_few(all, 6, random)
           .filter((word) => !pair[side].includes(word))
-          .slice(0, others);
-        if (wrong.length === others)
-          yield item(language, "word", `${asked[language].word} ${text}`, right, wrong, pair[side]);
+          .slice(0, 3);
+        if (wrong.length === 3) yield item(language, "word", `${asked[language]} ${text}`, right, wrong, pair[side]);
       }
     }
   }
@@ -278,9 +246,8 @@ export async function build(data, out) {
   for await (const [source, language, messages] of corpora(data, random)) chat(source, language, messages);
   for (const [language, messages] of written(random)) chat("templates", language, messages);
   for await (const { topic, ...item } of mcqa(data, random)) {
-    const held = first_byte(topic ?? item.question + item.options.join()) < (topic ? 26 : 20);
-    const file = item.kind === "word" ? "reading" : "mcqa";
-    add(held ? `held_out_${file}_${item.language}.jsonl` : `${file}.jsonl`, item);
+    const held = first_byte(topic) < 26;
+    add(held ? `held_out_mcqa_${item.language}.jsonl` : "mcqa.jsonl", item);
     (counts[`mcqa ${item.kind}`] ??= { training: 0, held_out: 0 })[held ? "held_out" : "training"]++;
   }
   await mkdir(out, { recursive: true });

@@ -21,18 +21,14 @@ export async function answers(model, file, { adapter, dtype = "fp32" } = {}) {
 }
 
 /** Of every conversation, in order, the sum of the answers' negative log-likelihoods, in nats, and how many tokens they have. */
-export async function losses(model, file, { adapter, dtype = "fp32" } = {}) {
+export async function losses(model, file, type, { adapter, dtype = "fp32" } = {}) {
   const { engine, config } = await AutoModelForCausalLM.from_pretrained(model, {
     dtype,
     accuracy_level: 0,
     ...(adapter ? { adapter } : {}),
   });
   const options = { sequence_len: 512, train_on_inputs: false, on_damaged_line: "stop" };
-  const { examples } = await read_dataset(
-    { path: file, type: "chat" },
-    await AutoTokenizer.from_pretrained(model),
-    options,
-  );
+  const { examples } = await read_dataset({ path: file, type }, await AutoTokenizer.from_pretrained(model), options);
   const results = [];
   for (const { input_ids, learnt } of examples) {
     const { logits } = await engine.forward([[...input_ids]]);

@@ -1,9 +1,11 @@
 // npm run nano -- DATA: makes models/nano's next version with this project's own trainer, and docs/nano_training.md, which says what it
-// learnt. DATA is a folder with the corpora (see data.mjs). A base is trained from random weights; over it, three adapters of about one size:
-// on everything (the one that is kept), on experts and router alone, and on attention alone. `--merge` writes the first into models/nano.
-// Stopped, it goes on where it was. Somewhat more than an hour on two cores.
+// learnt. DATA is a folder with the corpora (see data.mjs). Three adapters of about one size are trained over the same base: on
+// everything (the one that is kept), on experts and router alone, and on attention alone. `--merge` writes the first into models/nano.
+// Stopped, it goes on where it was. About 45 minutes on two cores. The base is the first version, which transformers trained and which
+// is in this repository's history.
+import { spawnSync } from "node:child_process";
 import { existsSync } from "node:fs";
-import { copyFile, mkdir, rename, rm, writeFile } from "node:fs/promises";
+import { copyFile, mkdir, readdir, rename, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { root, run, setup } from "../setup.mjs";
 
@@ -14,7 +16,6 @@ if (!data) {
 }
 setup();
 const { build } = await import("./data.mjs");
-const { start } = await import("./start.mjs");
 const { accuracy, answers, loss_beside, losses } = await import("./measure.mjs");
 const { read_log } = await import("../../dist/src/train/index.js");
 
@@ -22,21 +23,26 @@ const runs = join(root, "runs");
 const folder = join(runs, "nano-data");
 const model = join(root, "models/nano");
 const base = join(runs, "nano-base");
+/** The weights of the base, as git names their bytes. */
+const BASE = "57fcfead4aae3c3b27b6515ca5c9668ec19aaeee";
 const cli = join(root, "dist/src/cli/main.js");
-const recipe = (name) => join(root, `recipes/${name}.yaml`);
+const recipe = join(root, "recipes/bimedix-nano.yaml");
 if (!existsSync(folder)) {
   await mkdir(runs, { recursive: true });
   await build(data, `${folder}.part`);
   await rename(`${folder}.part`, folder);
 }
 
-const begin = join(runs, "nano-start");
-if (!existsSync(begin)) {
-  await start(model, `${begin}.part`);
-  await rename(`${begin}.part`, begin);
+if (!existsSync(base)) {
+  await mkdir(`${base}.part`, { recursive: true });
+  const { status, stdout } = spawnSync("git", ["cat-file", "blob", BASE], { cwd: root, maxBuffer: 2 ** 28 });
+  if (status !== 0)
+    throw new Error(`git has no object ${BASE}: the base's weights need the repository's whole history`);
+  await writeFile(join(`${base}.part`, "model.safetensors"), stdout);
+  for (const name of await readdir(model))
+    if (/\.(json|jinja)$/.test(name)) await copyFile(join(model, name), join(`${base}.part`, name));
+  await rename(`${base}.part`, base);
 }
-if (!existsSync(join(base, "model.safetensors")))
-  run(process.execPath, [cli, "train", recipe("bimedix-nano-base"), "--resume"]);
 
 /** Ranks for which the adapters have nearly the same number of parameters. */
 const adapters = {
@@ -55,10 +61,11 @@ const languages = { English: "en", Arabic: "ar" };
 /** Answers and losses by language; on the base that was trained on, in NF4, or any other model. */
 async function measured(dir, adapter) {
   const options = { adapter, dtype: adapter === null ? "fp32" : "bnb4" };
-  const found = { mcqa: {}, chat: {} };
+  const found = { mcqa: {}, chat: {}, asked: {} };
   for (const [language, code] of Object.entries(languages)) {
     found.mcqa[language] = await answers(dir, join(folder, `held_out_mcqa_${code}.jsonl`), options);
-    found.chat[language] = await losses(dir, join(folder, `held_out_chat_${code}.jsonl`), options);
+    found.chat[language] = await losses(dir, join(folder, `held_out_chat_${code}.jsonl`), "chat", options);
+    found.asked[language] = await losses(dir, join(folder, `held_out_mcqa_${code}.jsonl`), "mcqa", options);
   }
   return found;
 }
@@ -68,7 +75,7 @@ rows.push({ title: "the base, untouched (NF4)", ...(await measured(base, undefin
 for (const [title, { name, overrides }] of Object.entries(adapters)) {
   const output = join("runs", name);
   if (!existsSync(join(root, output, "adapter_model.safetensors")))
-    run(process.execPath, [cli, "train", recipe("bimedix-nano"), `output_dir=${output}`, "--resume", ...overrides]);
+    run(process.execPath, [cli, "train", recipe, `output_dir=${output}`, "--resume", ...overrides]);
   const log = await read_log(join(root, output, "log.jsonl"));
   rows.push({ title, log, ...(await measured(base, join(root, output))) });
 }
@@ -78,8 +85,6 @@ run(process.execPath, [cli, "merge", base, join(runs, "nano"), "--output", merge
 rows.push({ title: "the first, merged into the base's own weights", ...(await measured(merged, null)) });
 
 const logged = rows[1].log.filter(({ loss }) => loss !== undefined).at(-1);
-const base_log = await read_log(join(base, "log.jsonl"));
-const base_logged = base_log.filter(({ loss }) => loss !== undefined).at(-1);
 const points = ({ accuracy: share, stderr, n }) => `${(100 * share).toFixed(1)} ± ${(100 * stderr).toFixed(1)} (${n})`;
 const table = (head, body) =>
   [head, head.map(() => "---"), ...body].map((cells) => `| ${cells.join(" | ")} |`).join("\n");
@@ -94,12 +99,12 @@ const beside = ({ chat }, language) => {
   const { loss, gap, stderr, n } = loss_beside(chat[language], rows[0].chat[language]);
   const difference =
     chat === rows[0].chat ? "" : ` (${gap > 0 ? "+" : "−"}${Math.abs(gap).toFixed(3)} ± ${stderr.toFixed(3)})`;
-  return `${loss.toFixed(3)}${difference}, ${n} conversations`;
+  return `${loss.toFixed(3)}${difference}, ${n}`;
 };
 const million = (count) => (count / 1e6).toFixed(1);
 const text = `# What the embedded model learnt
 
-Written by \`npm run nano\` on ${new Date().toISOString().slice(0, 10)} with this project's trainer. A base from random weights, every tensor of it trained: [recipes/bimedix-nano-base.yaml](../recipes/bimedix-nano-base.yaml), ${base_logged.step} steps, ${million(base_logged.num_input_tokens_seen)} million tokens. Over it, in NF4, QLoRA on chats and questions in English and Arabic: [recipes/bimedix-nano.yaml](../recipes/bimedix-nano.yaml), ${logged.step} steps, ${million(logged.num_input_tokens_seen)} million tokens. The three adapters differ in what they adapt and, so that they have the same size, in rank. Nothing held out was trained on, by the base either: conversations by a hash of the question; questions with options by a hash of the question with its options, where a text may have been asked about with other options, and those on a topic by a hash of the topic. No benchmark is among them.
+Written by \`npm run nano\` on ${new Date().toISOString().slice(0, 10)} with this project's trainer: [recipes/bimedix-nano.yaml](../recipes/bimedix-nano.yaml), QLoRA on chats and questions in English and Arabic, ${logged.step} steps, ${million(logged.num_input_tokens_seen)} million tokens. The base is the first models/nano, in NF4. The three adapters differ in what they adapt and, so that they have the same size, in rank. Nothing held out was trained on: conversations are held out by a hash of the question, questions with options by a hash of the topic or the sentence they ask about. No benchmark is among them.
 
 ## Questions with options, held out
 
@@ -128,20 +133,22 @@ ${table(
   ]),
 )}
 
-## Chats, held out
+## Loss, held out
 
-Loss in nats a token of the answers, and in brackets beside the untouched base's on the same conversations ± the standard error of that difference.
+In nats a token of the answers, and in brackets beside the untouched base's on the same conversations ± the standard error of that difference.
 
 ${table(
-  ["", "English", "Arabic"],
-  rows.map((row) => [row.title, beside(row, "English"), beside(row, "Arabic")]),
+  ["", "chats, English", "chats, Arabic", "questions with options, English", "questions with options, Arabic"],
+  rows.map((row) => [
+    row.title,
+    ...["chat", "asked"].flatMap((kind) => [beside(row, kind, "English"), beside(row, kind, "Arabic")]),
+  ]),
 )}
 
-The curves: [of the base](nano_base_training.html), [of the first adapter](nano_training.html).
+The curves of the first run are in [nano_training.html](nano_training.html).
 `;
 await writeFile(join(root, "docs/nano_training.md"), text);
 await copyFile(join(runs, "nano/curves.html"), join(root, "docs/nano_training.html"));
-await copyFile(join(base, "curves.html"), join(root, "docs/nano_base_training.html"));
 console.log(text);
 
 if (process.argv.includes("--merge")) {
