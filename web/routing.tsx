@@ -97,8 +97,8 @@ function Heat({ result, title, dir, texts, format }: HeatProps): JSX.Element {
   const { tokens, layers } = result;
   return (
     // biome-ignore lint/a11y/noNoninteractiveTabindex: it scrolls, by keys too
-    <section class="table" tabIndex={0} aria-label={title}>
-      <table class="heat" dir={dir}>
+    <section class="table" dir={dir} tabIndex={0} aria-label={title}>
+      <table class="heat">
         <caption>{title}</caption>
         <thead>
           <tr>

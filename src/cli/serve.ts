@@ -1,4 +1,5 @@
 /** `bimedix serve`: starts the server, says where it is, and ends it in good order. */
+import { existsSync } from "node:fs";
 import { basename, resolve } from "node:path";
 import { BimedixError } from "../errors.js";
 import { read_text } from "../files.js";
@@ -34,7 +35,8 @@ export async function serve(options: ServeOptions, version: string): Promise<voi
   const server = await start_server({
     model,
     name:
-      options.name ?? (model === embedded_model ? "bimedix-nano" : is_path(model) ? basename(resolve(model)) : model),
+      options.name ??
+      (model === embedded_model ? "bimedix-nano" : existsSync(model) ? basename(resolve(model)) : model),
     pretrained: {
       dtype: parse_dtype(options.dtype),
       adapter: adapters(options.adapter ?? []),
@@ -69,8 +71,6 @@ export async function serve(options: ServeOptions, version: string): Promise<voi
   if (!stopping) process.stdout.write(`${server.url}/v1 serves ${server.service.names.join(", ")}\n`);
   await ended;
 }
-
-const is_path = (model: string) => /^[./~]|[\\]/.test(model);
 
 /** `NAME=DIR` by name. */
 function adapters(given: readonly string[]): Record<string, string> {

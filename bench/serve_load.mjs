@@ -1,0 +1,80 @@
+// What a running server bears. Run: node bench/serve_load.mjs URL MODEL [prompt tokens] [answer tokens] [rounds]
+// One stream and sixteen, each with a prompt of its own, in turns; then /health while a prompt of 2,000 tokens is read. One JSON line.
+import { median } from "./measure.mjs";
+
+const [url, model, prompt_tokens = 64, answer_tokens = 96, rounds = 3] = process.argv.slice(2);
+const vocabulary = Number(process.env.VOCABULARY ?? 5000);
+const tokens = (count) => Array.from({ length: count }, () => 300 + Math.floor(Math.random() * (vocabulary - 400)));
+
+/** Streams one completion; when its first token came and how many it had, in milliseconds from `began`. */
+async function stream(prompt, max_tokens, began) {
+  const response = await fetch(`${url}/v1/completions`, {
+    method: "POST",
+    headers: { "content-type": "application/json" },
+    body: JSON.stringify({
+      model,
+      prompt,
+      max_tokens,
+      temperature: 1,
+      seed: 1,
+      stream: true,
+      stream_options: { include_usage: true },
+    }),
+  });
+  if (!response.ok) throw new Error(await response.text());
+  let first = 0;
+  let text = "";
+  for await (const part of response.body.pipeThrough(new TextDecoderStream())) {
+    first ||= performance.now() - began;
+    text += part;
+  }
+  const usage = JSON.parse(text.trim().split("\n\n").at(-2).slice(6)).usage;
+  return { first, tokens: usage.completion_tokens };
+}
+
+/** Tokens a second of `count` streams that begin together, and how long each waited for its first. */
+async function load(count) {
+  const prompts = Array.from({ length: count }, () => tokens(Number(prompt_tokens)));
+  const began = performance.now();
+  const all = await Promise.all(prompts.map((prompt) => stream(prompt, Number(answer_tokens), began)));
+  const seconds = (performance.now() - began) / 1000;
+  return { rate: all.reduce((sum, one) => sum + one.tokens, 0) / seconds, firsts: all.map(({ first }) => first) };
+}
+
+await load(1);
+const one = [];
+const sixteen = [];
+for (let round = 0; round < Number(rounds); round++) {
+  one.push((await load(1)).rate);
+  sixteen.push(await load(16));
+}
+const firsts = sixteen.flatMap(({ firsts }) => firsts).sort((a, b) => a - b);
+const models = await (
+  await fetch(`${url}/tokenize`, {
+    method: "POST",
+    headers: { "content-type": "application/json" },
+    body: JSON.stringify({ prompt: "x" }),
+  })
+).json();
+const waits = [];
+let reading = true;
+const long = stream(tokens(Math.min(2000, models.max_model_len - 10)), 1, performance.now()).then(() => {
+  reading = false;
+});
+while (reading) {
+  const began = performance.now();
+  await (await fetch(`${url}/health`)).text();
+  waits.push(performance.now() - began);
+  await new Promise((resume) => setTimeout(resume, 5));
+}
+await long;
+console.log(
+  JSON.stringify({
+    one: median(one),
+    sixteen: median(sixteen.map(({ rate }) => rate)),
+    ratios: sixteen.map(({ rate }, i) => rate / one[i]),
+    first_token_p95_ms: firsts[Math.floor(0.95 * firsts.length)],
+    health_max_ms: Math.max(...waits),
+    health_checks: waits.length,
+  }),
+);
