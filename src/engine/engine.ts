@@ -92,6 +92,14 @@ export interface ForwardResult {
   router_logits?: Float32Array[];
 }
 
+export interface EngineState {
+  /** Sequences that are generated, and those that wait for their turn. */
+  running: number;
+  waiting: number;
+  /** Tokens whose keys and values are in memory. */
+  cached_tokens: number;
+}
+
 export interface Engine {
   /** Continues each prompt; the tokens of a step come in the order of the prompts. Ending the iteration ends the work. */
   generate(prompts: readonly (readonly number[])[], options?: GenerateOptions): AsyncIterable<GeneratedToken>;
@@ -99,6 +107,8 @@ export interface Engine {
   score(requests: readonly ScoreRequest[], options?: ScoreOptions): Promise<Score[]>;
   /** Logits at every position of every sequence. */
   forward(sequences: readonly (readonly number[])[], options?: ForwardOptions): Promise<ForwardResult>;
+  /** What it has to do at this moment. */
+  state(): Promise<EngineState>;
   dispose(): Promise<void>;
   /** Resolves with the reason when the engine ends by itself; absent where it cannot. */
   readonly ended?: Promise<unknown>;

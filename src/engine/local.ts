@@ -3,6 +3,7 @@ import { BimedixError } from "../errors.js";
 import type { Store } from "../model/store.js";
 import type {
   Engine,
+  EngineState,
   ForwardOptions,
   ForwardResult,
   GeneratedToken,
@@ -162,6 +163,10 @@ export class LocalEngine implements Engine {
     } finally {
       done();
     }
+  }
+
+  async state(): Promise<EngineState> {
+    return { ...this.scheduler.state, cached_tokens: this.runner.size };
   }
 
   async dispose(): Promise<void> {

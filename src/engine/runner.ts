@@ -84,6 +84,14 @@ export class Runner {
     return this.options.cached_tokens ?? 0;
   }
 
+  /** Tokens in all caches. */
+  get size(): number {
+    return [...this.caches.values()].reduce(
+      (sum, { generation, scoring }) => sum + generation.pool.size + scoring.pool.size,
+      0,
+    );
+  }
+
   /** The cache of an adapter; undefined is the default one, null the base. @throws BimedixError bad_option */
   cache(purpose: keyof Caches, adapter: string | null = this.options.adapter ?? null): Cache {
     const caches = this.caches.get(adapter);

@@ -4,7 +4,7 @@
  * end, and a beginning that several share is computed once. Sequences of one adapter are one batch; adapters take turns.
  */
 import { aborted, type BimedixError } from "../errors.js";
-import type { Abort, GeneratedToken, GenerateOptions } from "./engine.js";
+import type { Abort, EngineState, GeneratedToken, GenerateOptions } from "./engine.js";
 import { ROOT } from "./pool.js";
 import { type Cache, NEW, type Runner } from "./runner.js";
 import { create_sampler, type Sampler, token_logprobs } from "./sampler.js";
@@ -58,11 +58,6 @@ export class Sequence {
   }
 }
 
-export interface SchedulerState {
-  running: number;
-  waiting: number;
-}
-
 export class Scheduler {
   private readonly waiting: Sequence[] = [];
   private running: Sequence[] = [];
@@ -78,7 +73,7 @@ export class Scheduler {
     private readonly max_sequences: number,
   ) {}
 
-  get state(): SchedulerState {
+  get state(): Omit<EngineState, "cached_tokens"> {
     return { running: this.running.length, waiting: this.waiting.length };
   }
 

@@ -11,6 +11,7 @@ import { open_store, type StoreOptions } from "../model/store.js";
 import type {
   Abort,
   Engine,
+  EngineState,
   ForwardOptions,
   ForwardResult,
   GeneratedToken,
@@ -37,6 +38,7 @@ type Call =
   | { kind: "generate"; prompts: readonly (readonly number[])[]; options: GenerateOptions }
   | { kind: "score"; requests: readonly ScoreRequest[]; options: Omit<ScoreOptions, "signal"> }
   | { kind: "forward"; sequences: readonly (readonly number[])[]; options: Omit<ForwardOptions, "signal"> }
+  | { kind: "state" }
   | { kind: "dispose" };
 /** An abort is read between two runs of the model. */
 type Request = { id: number } & (Call | { kind: "abort" });
@@ -136,6 +138,10 @@ export class WorkerEngine implements Engine {
       { kind: "forward", sequences, options },
       signal as AbortSignal | undefined,
     )) as ForwardResult;
+  }
+
+  async state(): Promise<EngineState> {
+    return (await this.call({ kind: "state" })) as EngineState;
   }
 
   async dispose(): Promise<void> {
@@ -286,6 +292,7 @@ function answer(on_request: (handle: (request: Request) => void) => void, post: 
     }
     if (call.kind === "score") return engine!.score(call.requests, { ...call.options, signal });
     if (call.kind === "forward") return engine!.forward(call.sequences, { ...call.options, signal });
+    if (call.kind === "state") return engine!.state();
     return engine?.dispose();
   };
   on_request((request) => {

@@ -86,8 +86,12 @@ export function create_app(options: AppOptions): Hono<Env> {
     const { state } = service;
     return c.json({ status: state }, state === "ready" ? 200 : 503, state === "ready" ? {} : { "retry-after": "5" });
   });
-  app.get("/metrics", (c) => {
+  app.get("/metrics", async (c) => {
+    const engine = await service.engine_state();
     const gauges = [
+      { name: "sequences_running", help: "Answers that are written.", value: engine.running },
+      { name: "sequences_waiting", help: "Answers that wait for their turn.", value: engine.waiting },
+      { name: "cached_tokens", help: "Tokens whose keys and values are in memory.", value: engine.cached_tokens },
       { name: "requests_active", help: "Requests that are answered or wait.", value: service.active },
       { name: "resident_memory_bytes", help: "Memory of the process.", value: process.memoryUsage.rss() },
     ];

@@ -2,6 +2,7 @@
 import { setTimeout as sleep } from "node:timers/promises";
 import { Assistant } from "../assistant/assistant.js";
 import type { PretrainedOptions } from "../engine/auto.js";
+import type { EngineState } from "../engine/engine.js";
 import { BimedixError } from "../errors.js";
 import { ApiError } from "./api_error.js";
 import type { Served } from "./completions.js";
@@ -48,6 +49,12 @@ export class Service {
   /** Requests that are being answered or wait. */
   get active(): number {
     return this.places.size;
+  }
+
+  /** What the model has to do; nothing while there is none. */
+  async engine_state(): Promise<EngineState> {
+    const none = { running: 0, waiting: 0, cached_tokens: 0 };
+    return this.assistant?.model.engine.state().catch(() => none) ?? none;
   }
 
   get names(): string[] {

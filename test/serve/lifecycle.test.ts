@@ -133,6 +133,8 @@ describe("requests", () => {
     assert.deepEqual(await Promise.all([mid_stream, prefill, queued]), ["left", "left", "left"]);
     assert.equal(await neighbour, solo);
     await until(() => at.server.service.active === 0, "an empty house");
+    const { running, waiting } = await at.server.service.engine_state();
+    assert.deepEqual([running, waiting], [0, 0]);
     assert.equal(await text_of(at, long()), solo);
   });
 
