@@ -1,5 +1,6 @@
 /** The package: what an application imports. */
 export * from "./assistant/assistant.js";
+export { RemoteAssistant } from "./assistant/remote.js";
 export * from "./engine/auto.js";
 export type * from "./engine/engine.js";
 export { BimedixError, type ErrorCode } from "./errors.js";

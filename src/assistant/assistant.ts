@@ -10,9 +10,9 @@ import {
 } from "../engine/auto.js";
 import type { AdapterOption } from "../engine/engine.js";
 import { BimedixError } from "../errors.js";
-import { type Language, language_of, option_letters } from "../text/arabic.js";
+import { type Language, language_of } from "../text/arabic.js";
 import type { ChatMessage } from "../text/chat.js";
-import { context_prompt, mcqa_prompt, question_words } from "../text/questions.js";
+import { context_prompt, mcqa_prompt, option_letters_of, question_words } from "../text/questions.js";
 import { StopStrings } from "../text/stop.js";
 import { StreamingDecoder, type Tokenizer } from "../text/tokenizer.js";
 
@@ -53,7 +53,23 @@ export interface RoutingResult {
 
 export type AnswerOptions = Omit<ModelGenerateOptions, "input_ids" | "streamer">;
 
-export class Assistant {
+/** What answers questions, here or on a server. */
+export interface Answering {
+  /** Where the model is: a directory, or a server. */
+  readonly place: string;
+  chat(messages: readonly ChatMessage[], options?: AnswerOptions): AsyncGenerator<string>;
+  generate(prompt: string, options?: AnswerOptions): AsyncGenerator<string>;
+  overflow(messages: readonly ChatMessage[], room: number): number;
+  mcqa(asked: { question: string; options: readonly string[]; language?: Language } & CallOptions): Promise<McqaResult>;
+  ask(asked: { context: string; question: string; language?: Language } & CallOptions): Promise<AskResult>;
+  ask_freely(
+    asked: { context: string; question: string; language?: Language },
+    options?: AnswerOptions,
+  ): AsyncGenerator<string>;
+  dispose(): Promise<void>;
+}
+
+export class Assistant implements Answering {
   constructor(
     readonly model: AutoModelForCausalLM,
     readonly tokenizer: Tokenizer,
@@ -78,6 +94,10 @@ export class Assistant {
       await model.dispose();
       throw error;
     }
+  }
+
+  get place(): string {
+    return this.model.dir;
   }
 
   /** The answer to a conversation, piece by piece. */
@@ -110,22 +130,9 @@ export class Assistant {
     options: readonly string[];
     language?: Language;
   } & CallOptions): Promise<McqaResult> {
-    const letters = option_letters[language];
-    if (
-      !Array.isArray(options) ||
-      options.length < 2 ||
-      options.length > letters.length ||
-      options.some((option) => !option?.trim())
-    ) {
-      throw new BimedixError("bad_option", {
-        given: `${options?.length ?? 0} options${options?.some?.((option) => !option?.trim()) ? ", one of them empty" : ""}`,
-        expected: `2 to ${letters.length} texts`,
-        todo: "give every option a text",
-      });
-    }
+    const letters = option_letters_of(options, language);
     const prompt = mcqa_prompt(required(question, "question"), options, language);
-    const answers = letters.slice(0, options.length);
-    const probabilities = await this.choose(prompt, question_words[language].answer, answers, call);
+    const probabilities = await this.choose(prompt, question_words[language].answer, letters, call);
     const result = options.map((text, i) => ({ letter: letters[i]!, text, probability: probabilities[i]! }));
     return { language, answer: letters[likeliest(probabilities)]!, options: result };
   }

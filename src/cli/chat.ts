@@ -1,6 +1,6 @@
 /** The verb chat: one answer, or a conversation in the terminal. */
 import { createInterface } from "node:readline/promises";
-import type { Assistant } from "../assistant/assistant.js";
+import type { Answering } from "../assistant/assistant.js";
 import { BimedixError } from "../errors.js";
 import type { ChatMessage } from "../text/chat.js";
 import {
@@ -31,7 +31,7 @@ export async function chat(question: string, options: ModelOptions & GenerationO
   }
 }
 
-async function converse(first: Assistant, options: ModelOptions & GenerationOptions): Promise<void> {
+async function converse(first: Answering, options: ModelOptions & GenerationOptions): Promise<void> {
   let assistant = first;
   let messages: ChatMessage[] = [];
   let answering: AbortController | undefined;
@@ -55,7 +55,7 @@ async function converse(first: Assistant, options: ModelOptions & GenerationOpti
         if (next !== assistant) await assistant.dispose();
         assistant = next;
         messages = [];
-        process.stderr.write(`${assistant.model.dir}\n`);
+        process.stderr.write(`${assistant.place}\n`);
       } else if (command?.startsWith("/")) process.stderr.write(`${HELP}\n`);
       else if (text) {
         answering = new AbortController();
@@ -74,7 +74,7 @@ async function converse(first: Assistant, options: ModelOptions & GenerationOpti
 
 /** The conversation with its answer; a stopped answer stays as far as it came. */
 async function answer(
-  assistant: Assistant,
+  assistant: Answering,
   messages: ChatMessage[],
   options: GenerationOptions,
   signal: AbortSignal,

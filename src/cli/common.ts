@@ -1,6 +1,8 @@
 /** What the verbs share: loading with a progress bar, and the options of generation. */
 import { fileURLToPath } from "node:url";
-import { type AnswerOptions, Assistant, notice } from "../assistant/assistant.js";
+import { type Answering, type AnswerOptions, Assistant, notice } from "../assistant/assistant.js";
+import { RemoteAssistant } from "../assistant/remote.js";
+import { BimedixError } from "../errors.js";
 import { parse_dtype } from "../model/convert.js";
 import { language_of } from "../text/arabic.js";
 
@@ -37,13 +39,27 @@ export function progress_bar(label: string): (progress: { file?: string; done: n
   };
 }
 
-export function load_assistant({ model = embedded_model, adapter, dtype }: ModelOptions): Promise<Assistant> {
+export const is_url = (model: string) => /^https?:\/\//.test(model);
+
+/** A model of this machine or, by the URL of a server's `/v1`, of another. */
+export function load_assistant({ model = embedded_model, adapter, dtype }: ModelOptions): Promise<Answering> {
+  if (is_url(model)) {
+    if (adapter !== undefined) throw no_adapter();
+    return RemoteAssistant.connect(model);
+  }
   return Assistant.from_pretrained(model, {
     dtype: parse_dtype(dtype),
     on_progress: progress_bar("loading"),
     ...(adapter === undefined ? {} : { adapter }),
   });
 }
+
+export const no_adapter = () =>
+  new BimedixError("bad_option", {
+    given: "--adapter with a model on a server",
+    expected: "none: a server gives each of its adapters a model name",
+    todo: "choose it by #NAME in --model",
+  });
 
 /** Temperature 0 means the likeliest token, as on every other command line. */
 export function answer_options(options: GenerationOptions): AnswerOptions {

@@ -13,7 +13,7 @@ import { type EvalModel, type Run, type RunInfo, run_tasks, type Sample } from "
 import { tables, to_text } from "../eval/table.js";
 import { type Task, task_groups, tasks } from "../eval/tasks.js";
 import { parse_dtype } from "../model/convert.js";
-import { embedded_model, print_json, progress_bar } from "./common.js";
+import { embedded_model, is_url, no_adapter, print_json, progress_bar } from "./common.js";
 
 export interface EvalCommand {
   model?: string;
@@ -42,13 +42,8 @@ export async function evaluate(options: EvalCommand): Promise<void> {
   if (options.limit !== undefined) whole("--limit", options.limit, 1);
   const chosen = await choose_tasks(options.tasks, data);
   const corpus = await corpus_of(options);
-  const remote = /^https?:\/\//.test(id);
-  if (remote && options.adapter !== undefined)
-    throw new BimedixError("bad_option", {
-      given: "--adapter with a model on a server",
-      expected: "none: a server gives each of its adapters a model name",
-      todo: "choose it by #NAME in --model",
-    });
+  const remote = is_url(id);
+  if (remote && options.adapter !== undefined) throw no_adapter();
   const stop = new AbortController();
   process.once("SIGINT", () => stop.abort());
   const model: EvalModel & { dispose?: () => Promise<void> } = remote

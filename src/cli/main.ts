@@ -7,7 +7,10 @@ import { dtypes } from "../model/convert.js";
 
 const model_options = (command: Command): Command =>
   command
-    .option("--model <dir|hub-id>", "the model; default: the small demonstration inside this package")
+    .option(
+      "--model <dir|hub-id|url>",
+      "the model, or the /v1 of a server; default: the small demonstration inside this package",
+    )
     .option("--adapter <dir|hub-id>", "a LoRA adapter in PEFT's form, on top of the model")
     .addOption(new Option("--dtype <dtype>", "precision of the weights").choices([...dtypes]).default("q8"))
     .option("--json", "print one JSON object instead of text");
@@ -96,7 +99,7 @@ program
 program
   .command("serve")
   .description("an OpenAI-compatible API on this machine")
-  .option("--model <dir|hub-id>", "the model; default: the small demonstration inside this package")
+  .option("--model <dir|hub-id|url>", "the model, or the /v1 of a server that requests are forwarded to")
   .option("--name <name>", "the name that requests give it; default: its own")
   .option("--adapter <name=dir...>", "LoRA adapters, which requests choose as NAME:ADAPTER")
   .addOption(new Option("--dtype <dtype>", "precision of the weights").choices([...dtypes]).default("q8"))

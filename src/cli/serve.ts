@@ -5,7 +5,7 @@ import { BimedixError } from "../errors.js";
 import { read_text } from "../files.js";
 import { parse_dtype } from "../model/convert.js";
 import { start_server } from "../serve/index.js";
-import { embedded_model, progress_bar } from "./common.js";
+import { embedded_model, is_url, no_adapter, progress_bar } from "./common.js";
 
 export interface ServeOptions {
   model?: string;
@@ -32,11 +32,18 @@ export async function serve(options: ServeOptions, version: string): Promise<voi
   }
   for (const [name, value] of Object.entries({ deadline, grace }))
     if (!(value > 0 && value < 1e6)) throw bad_number(name, value, "seconds above 0");
+  if (is_url(model) && options.adapter) throw no_adapter();
   const server = await start_server({
     model,
     name:
       options.name ??
-      (model === embedded_model ? "bimedix-nano" : existsSync(model) ? basename(resolve(model)) : model),
+      (model === embedded_model
+        ? "bimedix-nano"
+        : existsSync(model)
+          ? basename(resolve(model))
+          : is_url(model)
+            ? new URL(model).hash.slice(1) || "remote"
+            : model),
     pretrained: {
       dtype: parse_dtype(options.dtype),
       adapter: adapters(options.adapter ?? []),

@@ -3,17 +3,15 @@
  * (https://platform.openai.com/docs/api-reference/completions). Every option is a prompt of its own; that they share their
  * beginning is for the server's prefix cache to use.
  */
-import { aborted, BimedixError } from "../errors.js";
+import { BimedixError } from "../errors.js";
 import type { Engine, Score, ScoreOptions, ScoreRequest } from "./engine.js";
+import { find_model, type HttpOptions, refused, request } from "./http.js";
 
-export interface RemoteOptions {
-  /** Sent as a bearer token; default: OPENAI_API_KEY. Never to another address than the server's own. */
-  api_key?: string;
+export interface RemoteOptions extends HttpOptions {
   /** Prompts in one request. Default 16. */
   batch?: number;
   /** Requests at one time. Default 4. */
   concurrency?: number;
-  signal?: AbortSignal;
 }
 
 interface Choice {
@@ -23,9 +21,6 @@ interface Choice {
     top_logprobs?: (Record<string, number> | null)[] | null;
   } | null;
 }
-
-/** Tries of one request before its failure is reported; the waits between them double, from half a second. */
-const TRIES = 4;
 
 export class RemoteEngine implements Pick<Engine, "score"> {
   private constructor(
@@ -118,78 +113,3 @@ export class RemoteEngine implements Pick<Engine, "score"> {
     });
   }
 }
-
-async function find_model(
-  url: string,
-  options: RemoteOptions,
-): Promise<{ base: string; id: string; max_model_len?: number }> {
-  const { base, name } = split_url(url);
-  const { data } = (await request(`${base}/models`, null, options)) as {
-    data?: { id: string; max_model_len?: number }[];
-  };
-  const models = Array.isArray(data) ? data : [];
-  const found = name ? models.find(({ id }) => id === name) : models.length === 1 ? models[0] : undefined;
-  if (found) return { base, ...found };
-  const ids = models.map(({ id }) => id).join(", ");
-  throw refused(base, name ? `does not serve ${name}` : `serves ${models.length} models`, {
-    expected: ids ? `one of: ${ids}` : "a server with a model",
-    todo: name || !ids ? "check the name and the server" : "append #NAME to the URL",
-  });
-}
-
-function split_url(url: string): { base: string; name: string } {
-  try {
-    const parsed = new URL(url);
-    const name = decodeURIComponent(parsed.hash.slice(1));
-    parsed.hash = "";
-    return { base: parsed.href.replace(/\/+$/, ""), name };
-  } catch {
-    throw refused(url, "is not a URL", { expected: "https://HOST/v1", todo: "check it" });
-  }
-}
-
-/** GET without a body, POST with one; JSON both ways. Failures of the moment are tried again. */
-async function request(url: string, body: unknown, { api_key, signal }: RemoteOptions): Promise<unknown> {
-  const key = api_key ?? process.env.OPENAI_API_KEY;
-  for (let attempt = 1; ; attempt++) {
-    let problem: string;
-    try {
-      const response = await fetch(url, {
-        method: body === null ? "GET" : "POST",
-        headers: { "content-type": "application/json", ...(key ? { authorization: `Bearer ${key}` } : {}) },
-        ...(body === null ? {} : { body: JSON.stringify(body) }),
-        redirect: "error",
-        ...(signal ? { signal } : {}),
-      });
-      const text = await response.text();
-      if (response.ok) {
-        try {
-          return JSON.parse(text);
-        } catch {
-          throw refused(url, "does not answer in JSON", {
-            expected: "an OpenAI-compatible server",
-            todo: "check the URL",
-          });
-        }
-      }
-      problem = `answered ${response.status} (${text.slice(0, 200)})`;
-      if (response.status !== 429 && response.status < 500) {
-        throw refused(url, problem, {
-          expected: "an answer",
-          todo: response.status === 401 ? "set OPENAI_API_KEY" : "check the URL and the server",
-        });
-      }
-    } catch (error) {
-      if (error instanceof BimedixError) throw error;
-      if (signal?.aborted) throw aborted();
-      const { message, cause } = error as Error & { cause?: Error };
-      problem = `cannot be reached (${cause?.message || message})`;
-    }
-    if (attempt === TRIES)
-      throw refused(url, problem, { expected: "a running server", todo: "start it or check the URL" });
-    await new Promise((resolve) => setTimeout(resolve, 250 * 2 ** attempt));
-  }
-}
-
-const refused = (where: string, what: string, parts: { expected: string; todo: string }) =>
-  new BimedixError("server_refused", { given: `${where} ${what}`, ...parts });

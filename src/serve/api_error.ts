@@ -1,13 +1,14 @@
 /** What a request can end with, in OpenAI's form: `{"error": {message, type, param, code}}`. */
 import { BimedixError, type ErrorCode } from "../errors.js";
 
-export type ErrorStatus = 400 | 401 | 403 | 404 | 405 | 408 | 413 | 415 | 429 | 500 | 503 | 504;
+export type ErrorStatus = 400 | 401 | 403 | 404 | 405 | 408 | 413 | 415 | 429 | 500 | 502 | 503 | 504;
 
 const types: Partial<Record<ErrorStatus, string>> = {
   401: "authentication_error",
   403: "permission_error",
   429: "rate_limit_error",
   500: "server_error",
+  502: "server_error",
   503: "server_error",
   504: "server_error",
 };
@@ -44,6 +45,7 @@ export function to_api_error(error: unknown, report: (error: unknown) => void): 
   if (error instanceof BimedixError) {
     if (of_the_request.includes(error.code)) return new ApiError(400, error.code, error.message);
     report(error);
+    if (error.code === "server_refused") return new ApiError(502, error.code, error.message);
     const again = error.code === "engine_stopped";
     return new ApiError(again ? 503 : 500, error.code, error.message, null, again ? { "retry-after": "5" } : {});
   }

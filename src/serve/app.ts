@@ -2,8 +2,9 @@
 import { randomUUID } from "node:crypto";
 import type { HttpBindings } from "@hono/node-server";
 import { type Context, Hono } from "hono";
+import { RemoteAssistant } from "../assistant/remote.js";
 import { ApiError, to_api_error } from "./api_error.js";
-import { type Answer, chat_answer, completion_answer } from "./completions.js";
+import { type Answer, chat_answer, completion_answer, forwarded_answer } from "./completions.js";
 import type { Log } from "./log.js";
 import type { Metrics } from "./metrics.js";
 import { openapi } from "./openapi.js";
@@ -167,13 +168,23 @@ export function create_app(options: AppOptions): Hono<Env> {
     const request = parse(chat_schema, await body(c));
     if (options.log_prompts) Object.assign(c.get("fields"), { messages: request.messages });
     const served = service.find(request.model);
-    return answer(c, request.stream ?? false, ({ signal }) => chat_answer(request, served, signal));
+    const { assistant } = served;
+    return answer(c, request.stream ?? false, ({ signal }) =>
+      assistant instanceof RemoteAssistant
+        ? forwarded_answer("/chat/completions", request, assistant, signal)
+        : chat_answer(request, { ...served, assistant }, signal),
+    );
   });
   app.post("/v1/completions", async (c) => {
     const request = parse(completion_schema, await body(c));
     if (options.log_prompts) Object.assign(c.get("fields"), { prompt: request.prompt });
     const served = service.find(request.model);
-    return answer(c, request.stream ?? false, ({ signal }) => completion_answer(request, served, signal));
+    const { assistant } = served;
+    return answer(c, request.stream ?? false, ({ signal }) =>
+      assistant instanceof RemoteAssistant
+        ? forwarded_answer("/completions", request, assistant, signal)
+        : completion_answer(request, { ...served, assistant }, signal),
+    );
   });
   app.post("/v1/mcqa", async (c) => {
     const { model, language, ...asked } = parse(mcqa_schema, await body(c));
@@ -185,12 +196,12 @@ export function create_app(options: AppOptions): Hono<Env> {
   });
   app.post("/v1/routing", async (c) => {
     const { model, prompt } = parse(routing_schema, await body(c));
-    const { assistant, adapter } = service.find(model);
+    const { assistant, adapter } = service.find_local(model);
     return placed(c, async ({ signal }) => c.json(await assistant.routing(prompt, { adapter, signal })));
   });
   app.post("/tokenize", async (c) => {
     const { model, prompt, messages, add_special_tokens } = parse(tokenize_schema, await body(c));
-    const { tokenizer, model: loaded } = service.find(model).assistant;
+    const { tokenizer, model: loaded } = service.find_local(model).assistant;
     const tokens = messages
       ? tokenizer.apply_chat_template(messages)
       : tokenizer.encode(prompt!, add_special_tokens === undefined ? {} : { add_special_tokens });

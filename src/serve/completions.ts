@@ -2,6 +2,7 @@
 import { randomUUID } from "node:crypto";
 import type { z } from "zod";
 import type { Assistant } from "../assistant/assistant.js";
+import type { RemoteAssistant } from "../assistant/remote.js";
 import type { GenerateOptions, Score, TokenLogprob } from "../engine/engine.js";
 import { StopStrings } from "../text/stop.js";
 import { StreamingDecoder, type Tokenizer } from "../text/tokenizer.js";
@@ -71,6 +72,25 @@ export interface Answer {
 
 /** So many sequences may one request ask for. */
 const MAX_CHOICES = 128;
+
+/** The answer of another server, under the name that the model has here. */
+export function forwarded_answer(
+  path: string,
+  request: ChatRequest | CompletionRequest,
+  remote: RemoteAssistant,
+  signal: AbortSignal,
+): Answer {
+  const usage: Usage = { prompt_tokens: 0, completion_tokens: 0, total_tokens: 0 };
+  const renamed = (event: unknown) => {
+    const one = event as { usage?: Partial<Usage> | null };
+    for (const key of Object.keys(usage) as (keyof Usage)[]) usage[key] = one.usage?.[key] ?? usage[key];
+    return { ...one, model: request.model };
+  };
+  async function* events(): AsyncGenerator<unknown> {
+    for await (const event of remote.forward_events(path, request, signal)) yield renamed(event);
+  }
+  return { events: events(), whole: async () => renamed(await remote.forward(path, request, signal)), usage };
+}
 
 export function chat_answer(request: ChatRequest, served: Served, signal: AbortSignal): Answer {
   const { tokenizer } = served.assistant;

@@ -1,6 +1,7 @@
 /** The model behind the service: loading, its names, a bounded number of requests, and its return after a crash. */
 import { setTimeout as sleep } from "node:timers/promises";
 import { Assistant } from "../assistant/assistant.js";
+import { RemoteAssistant } from "../assistant/remote.js";
 import type { PretrainedOptions } from "../engine/auto.js";
 import type { EngineState } from "../engine/engine.js";
 import { BimedixError } from "../errors.js";
@@ -9,7 +10,7 @@ import type { Served } from "./completions.js";
 import type { Log } from "./log.js";
 
 export interface ServiceOptions {
-  /** Directory or hub id. */
+  /** Directory, hub id, or the URL of another server's `/v1`, to which requests are forwarded. */
   model: string;
   /** The name that requests give the model; adapters are `NAME:ADAPTER`. */
   name: string;
@@ -32,7 +33,7 @@ export interface Place {
 const RETRY = 1;
 
 export class Service {
-  private assistant: Assistant | null = null;
+  private assistant: Assistant | RemoteAssistant | null = null;
   private stopping = new AbortController();
   private readonly places = new Set<{ controller: AbortController; began: number }>();
   private loading: Promise<void> | null = null;
@@ -54,7 +55,8 @@ export class Service {
   /** What the model has to do; nothing while there is none. */
   async engine_state(): Promise<EngineState> {
     const none = { running: 0, waiting: 0, cached_tokens: 0 };
-    return this.assistant?.model.engine.state().catch(() => none) ?? none;
+    const { assistant } = this;
+    return assistant instanceof Assistant ? assistant.model.engine.state().catch(() => none) : none;
   }
 
   get names(): string[] {
@@ -66,13 +68,13 @@ export class Service {
   async load(): Promise<void> {
     const { model, pretrained, log } = this.options;
     const began = performance.now();
-    const assistant = await Assistant.from_pretrained(model, {
-      isolation: "process",
-      ...pretrained,
-      signal: this.stopping.signal,
-    });
+    const { signal } = this.stopping;
+    const assistant = /^https?:\/\//.test(model)
+      ? await RemoteAssistant.connect(model, { signal })
+      : await Assistant.from_pretrained(model, { isolation: "process", ...pretrained, signal });
     this.assistant = assistant;
     log.write("info", "ready", { model: this.options.name, seconds: (performance.now() - began) / 1000 });
+    if (assistant instanceof RemoteAssistant) return;
     void assistant.model.engine.ended?.then((error) => {
       if (this.draining || this.assistant !== assistant) return;
       this.assistant = null;
@@ -94,7 +96,7 @@ export class Service {
   }
 
   /** The model of a request. @throws ApiError 404, 503 */
-  find(name: string = this.options.name): Served {
+  find(name: string = this.options.name): Omit<Served, "assistant"> & { assistant: Assistant | RemoteAssistant } {
     const at = this.names.indexOf(name);
     if (at < 0) {
       throw new ApiError(
@@ -106,6 +108,13 @@ export class Service {
     }
     if (!this.assistant) throw not_ready(this.state);
     return { name, assistant: this.assistant, adapter: at === 0 ? null : name.slice(this.options.name.length + 1) };
+  }
+
+  /** The model of a request that only a model of this machine can answer. @throws ApiError 400 for another server's, 404, 503 */
+  find_local(name?: string): Served {
+    const { assistant, ...served } = this.find(name);
+    if (assistant instanceof Assistant) return { ...served, assistant };
+    throw new ApiError(400, "not_supported", "The model is on another server, which is not asked for this.");
   }
 
   /** Takes a request in. @throws ApiError 429 when too many are here, 503 when the service stops */

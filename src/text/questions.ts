@@ -1,4 +1,5 @@
 /** Questions with options, and about a text, as prompts: the words are those of the figures in the BiMediX repository. */
+import { BimedixError } from "../errors.js";
 import { type Language, option_letters } from "./arabic.js";
 
 export const question_words = {
@@ -17,6 +18,19 @@ export const question_words = {
     verdicts: ["نعم", "لا", "ربما"],
   },
 } as const;
+
+/** The letters of 2 to 10 options. @throws BimedixError bad_option for other numbers, or an option without text */
+export function option_letters_of(options: readonly string[], language: Language): readonly string[] {
+  const letters = option_letters[language];
+  const empty = options?.some?.((option) => !option?.trim());
+  if (Array.isArray(options) && options.length >= 2 && options.length <= letters.length && !empty)
+    return letters.slice(0, options.length);
+  throw new BimedixError("bad_option", {
+    given: `${options?.length ?? 0} options${empty ? ", one of them empty" : ""}`,
+    expected: `2 to ${letters.length} texts`,
+    todo: "give every option a text",
+  });
+}
 
 /** The user's turn of a question with options. The assistant's begins with `question_words[language].answer`, then the letter. */
 export function mcqa_prompt(question: string, options: readonly string[], language: Language): string {

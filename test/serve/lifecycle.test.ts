@@ -174,7 +174,7 @@ test("a request that takes longer than the deadline ends with 504, or as an even
 test("39 a model that ends under its requests fails them by name and comes back", async () => {
   const at = await start();
   const stream = await at.post(chats, long(undefined, { stream: true, max_tokens: 900 }));
-  const { engine } = at.server.service.find().assistant.model as unknown as {
+  const { engine } = at.server.service.find_local().assistant.model as unknown as {
     engine: { worker: { terminate(): Promise<void> } };
   };
   // kill -9 of the model's process

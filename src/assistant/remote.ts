@@ -1,0 +1,220 @@
+/**
+ * The same capabilities over an OpenAI-compatible server (vLLM, llama-server, Ollama, this project's own): where one machine is
+ * outgrown, the model runs there. Answers are the server's; probabilities of options are read from the log-probabilities of the letter
+ * that it writes, or asked of `/v1/mcqa` where the server is one of ours.
+ */
+
+import type { SamplingOptions } from "../engine/engine.js";
+import { find_model, type HttpOptions, type RemoteModel, refused, request, request_events } from "../engine/http.js";
+import { BimedixError } from "../errors.js";
+import { type Language, language_of } from "../text/arabic.js";
+import type { ChatMessage } from "../text/chat.js";
+import { context_prompt, mcqa_prompt, option_letters_of, question_words } from "../text/questions.js";
+import type { Answering, AnswerOptions, AskResult, CallOptions, McqaResult } from "./assistant.js";
+
+/** What a model is told so that its answer begins with what is looked for. */
+const only = {
+  letter: { en: "Answer with the letter alone.", ar: "أجب بالحرف وحده." },
+  word: { en: "Answer with one word: yes, no or maybe.", ar: "أجب بكلمة واحدة: نعم أو لا أو ربما." },
+} as const;
+
+interface LoggedToken {
+  token: string;
+  top_logprobs?: { token: string; logprob: number }[];
+}
+
+export class RemoteAssistant implements Answering {
+  /** Whether the server has /v1/mcqa; null before it was asked. */
+  private has_mcqa: boolean | null = null;
+
+  private constructor(
+    readonly remote: RemoteModel,
+    private readonly options: HttpOptions,
+  ) {}
+
+  /** @param url of the server's `/v1`; `#NAME` after it chooses among several models @throws BimedixError server_refused */
+  static async connect(url: string, options: HttpOptions = {}): Promise<RemoteAssistant> {
+    return new RemoteAssistant(await find_model(url, options), options);
+  }
+
+  get place(): string {
+    return `${this.remote.base}#${this.remote.id}`;
+  }
+
+  async *chat(messages: readonly ChatMessage[], options: AnswerOptions = {}): AsyncGenerator<string> {
+    const body = { ...this.body(options), messages, stream: true };
+    for await (const event of request_events(`${this.remote.base}/chat/completions`, body, this.call(options)))
+      yield piece_of(event, this.place, (choice) => choice.delta?.content);
+  }
+
+  async *generate(prompt: string, options: AnswerOptions = {}): AsyncGenerator<string> {
+    const body = { ...this.body(options), prompt, stream: true };
+    for await (const event of request_events(`${this.remote.base}/completions`, body, this.call(options)))
+      yield piece_of(event, this.place, (choice) => choice.text);
+  }
+
+  /** By characters, of which a token has two at least, since only the server can count tokens. */
+  overflow(messages: readonly ChatMessage[], room: number): number {
+    const limit = 2 * ((this.remote.max_model_len ?? Number.POSITIVE_INFINITY) - room);
+    const size = (from: number) =>
+      messages.slice(from).reduce((sum, { content }) => sum + (typeof content === "string" ? content.length : 0), 0);
+    let dropped = 0;
+    while (messages.length - dropped > 1 && size(dropped) > limit) dropped += 2;
+    return dropped;
+  }
+
+  async mcqa({
+    question,
+    options,
+    language = language_of(question),
+    ...call
+  }: { question: string; options: readonly string[]; language?: Language } & CallOptions): Promise<McqaResult> {
+    const letters = option_letters_of(options, language);
+    const exact = await this.own_mcqa({ question, options, language }, call);
+    if (exact) return exact;
+    const prompt = `${mcqa_prompt(question, options, language)}\n${only.letter[language]}`;
+    const probabilities = await this.choose(prompt, letters, call);
+    const result = options.map((text, i) => ({ letter: letters[i]!, text, probability: probabilities[i]! }));
+    return { language, answer: letters[likeliest(probabilities)]!, options: result };
+  }
+
+  async ask({
+    context,
+    question,
+    language = language_of(question),
+    ...call
+  }: { context: string; question: string; language?: Language } & CallOptions): Promise<AskResult> {
+    const { verdicts } = question_words[language];
+    const prompt = `${context_prompt(context, question, language)}\n${only.word[language]}`;
+    const probabilities = await this.choose(prompt, verdicts, call);
+    const result = verdicts.map((text, i) => ({ text, probability: probabilities[i]! }));
+    return { language, answer: verdicts[likeliest(probabilities)]!, options: result };
+  }
+
+  async *ask_freely(
+    { context, question, language = language_of(question) }: { context: string; question: string; language?: Language },
+    options: AnswerOptions = {},
+  ): AsyncGenerator<string> {
+    yield* this.chat([{ role: "user", content: context_prompt(context, question, language) }], options);
+  }
+
+  /** A request of the API as it is, to another path: the events of its stream. */
+  forward_events(path: string, body: object, signal: AbortSignal): AsyncGenerator<unknown> {
+    const own = { ...body, model: this.remote.id, stream: true };
+    return request_events(`${this.remote.base}${path}`, own, this.call({ signal }));
+  }
+
+  /** The same, for the whole answer. */
+  forward(path: string, body: object, signal: AbortSignal): Promise<unknown> {
+    const own = { ...body, model: this.remote.id, stream: false };
+    return request(`${this.remote.base}${path}`, own, this.call({ signal }));
+  }
+
+  async dispose(): Promise<void> {}
+
+  private call({ signal }: { signal?: AbortSignal }): HttpOptions {
+    return { ...this.options, ...(signal ? { signal } : {}) };
+  }
+
+  private body(options: AnswerOptions & SamplingOptions): Record<string, unknown> {
+    if (options.adapter) {
+      throw new BimedixError("bad_option", {
+        given: `adapter ${JSON.stringify(options.adapter)} for a model on a server`,
+        expected: "none: a server gives each of its adapters a model name",
+        todo: "choose it by #NAME in --model",
+      });
+    }
+    const {
+      max_new_tokens: max_tokens,
+      do_sample,
+      temperature,
+      top_p,
+      top_k,
+      min_p,
+      repetition_penalty,
+      seed,
+      stop,
+    } = options;
+    const given = {
+      max_tokens,
+      temperature: do_sample === false ? 0 : temperature,
+      top_p,
+      top_k,
+      min_p,
+      repetition_penalty,
+      seed,
+      stop,
+    };
+    const set = Object.entries(given).filter(([, value]) => value !== undefined);
+    return { model: this.remote.id, ...Object.fromEntries(set) };
+  }
+
+  /** The answer of a server of this project; null of any other. */
+  private async own_mcqa(asked: object, call: CallOptions): Promise<McqaResult | null> {
+    if (this.has_mcqa === false) return null;
+    const body = { ...this.body(call), ...asked };
+    try {
+      const result = (await request(`${this.remote.base}/mcqa`, body, this.call(call))) as McqaResult;
+      this.has_mcqa = true;
+      return result;
+    } catch (error) {
+      if (!(error instanceof BimedixError && / answered 40[45] /.test(error.message))) throw error;
+      this.has_mcqa = false;
+      return null;
+    }
+  }
+
+  /** The probabilities of `answers`, relative to each other, where the model begins to write one of them. */
+  private async choose(prompt: string, answers: readonly string[], call: CallOptions): Promise<number[]> {
+    const body = {
+      ...this.body(call),
+      messages: [{ role: "user", content: prompt }],
+      max_tokens: 8,
+      temperature: 0,
+      logprobs: true,
+      top_logprobs: 20,
+    };
+    const url = `${this.remote.base}/chat/completions`;
+    const answer = (await request(url, body, this.call(call))) as {
+      choices?: { message?: { content?: string }; logprobs?: { content?: LoggedToken[] | null } | null }[];
+    };
+    const [choice] = answer.choices ?? [];
+    const begins = (token: string) => {
+      const text = token
+        .trim()
+        .replace(/[.):]$/, "")
+        .toLowerCase();
+      return text === "" ? -1 : answers.findIndex((one) => one.toLowerCase().startsWith(text));
+    };
+    const place = choice?.logprobs?.content?.find(({ token }) => begins(token) >= 0);
+    if (!place) {
+      throw refused(
+        url,
+        `answered ${JSON.stringify(choice?.message?.content ?? "")} without log-probabilities of an option`,
+        {
+          expected: `${answers.join(", ")}, with logprobs`,
+          todo: "use a server that gives log-probabilities, such as vLLM or llama-server",
+        },
+      );
+    }
+    const weights = answers.map(() => 0);
+    for (const { token, logprob } of place.top_logprobs ?? []) {
+      const at = begins(token);
+      if (at >= 0) weights[at]! += Math.exp(logprob);
+    }
+    const total = weights.reduce((sum, weight) => sum + weight, 0);
+    return weights.map((weight) => weight / total);
+  }
+}
+
+function piece_of(
+  event: unknown,
+  place: string,
+  text: (choice: { delta?: { content?: string }; text?: string }) => string | null | undefined,
+): string {
+  const { choices, error } = event as { choices?: Parameters<typeof text>[0][]; error?: { message?: string } };
+  if (error) throw refused(place, `failed (${error.message})`, { expected: "a whole answer", todo: "ask again" });
+  return (choices?.[0] && text(choices[0])) ?? "";
+}
+
+const likeliest = (probabilities: readonly number[]) => probabilities.indexOf(Math.max(...probabilities));
