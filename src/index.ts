@@ -1,5 +1,14 @@
 /** The package: what an application imports. */
-export * from "./assistant/assistant.js";
+export {
+  type Answering,
+  type AnswerOptions,
+  type AskResult,
+  Assistant,
+  type CallOptions,
+  type McqaResult,
+  notice,
+  type RoutingResult,
+} from "./assistant/assistant.js";
 export { RemoteAssistant } from "./assistant/remote.js";
 export * from "./engine/auto.js";
 export type * from "./engine/engine.js";

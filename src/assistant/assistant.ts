@@ -133,8 +133,7 @@ export class Assistant implements Answering {
     const letters = option_letters_of(options, language);
     const prompt = mcqa_prompt(required(question, "question"), options, language);
     const probabilities = await this.choose(prompt, question_words[language].answer, letters, call);
-    const result = options.map((text, i) => ({ letter: letters[i]!, text, probability: probabilities[i]! }));
-    return { language, answer: letters[likeliest(probabilities)]!, options: result };
+    return mcqa_result(language, options, letters, probabilities);
   }
 
   /** Whether a text answers a question with yes, no or maybe. */
@@ -150,8 +149,7 @@ export class Assistant implements Answering {
   } & CallOptions): Promise<AskResult> {
     const { verdicts } = question_words[language];
     const probabilities = await this.choose(closed_prompt(context, question, language), "", verdicts, call);
-    const result = verdicts.map((text, i) => ({ text, probability: probabilities[i]! }));
-    return { language, answer: verdicts[likeliest(probabilities)]!, options: result };
+    return ask_result(language, probabilities);
   }
 
   /** The same question answered in free text, piece by piece. */
@@ -227,6 +225,20 @@ function required(text: string, what: string): string {
   });
 }
 
-function likeliest(probabilities: readonly number[]): number {
-  return probabilities.indexOf(Math.max(...probabilities));
+const likeliest = (probabilities: readonly number[]) => probabilities.indexOf(Math.max(...probabilities));
+
+export function mcqa_result(
+  language: Language,
+  options: readonly string[],
+  letters: readonly string[],
+  probabilities: readonly number[],
+): McqaResult {
+  const all = options.map((text, i) => ({ letter: letters[i]!, text, probability: probabilities[i]! }));
+  return { language, answer: letters[likeliest(probabilities)]!, options: all };
+}
+
+export function ask_result(language: Language, probabilities: readonly number[]): AskResult {
+  const { verdicts } = question_words[language];
+  const all = verdicts.map((text, i) => ({ text, probability: probabilities[i]! }));
+  return { language, answer: verdicts[likeliest(probabilities)]!, options: all };
 }

@@ -10,7 +10,15 @@ import { BimedixError } from "../errors.js";
 import { type Language, language_of } from "../text/arabic.js";
 import type { ChatMessage } from "../text/chat.js";
 import { context_prompt, mcqa_prompt, option_letters_of, question_words } from "../text/questions.js";
-import type { Answering, AnswerOptions, AskResult, CallOptions, McqaResult } from "./assistant.js";
+import {
+  type Answering,
+  type AnswerOptions,
+  type AskResult,
+  ask_result,
+  type CallOptions,
+  type McqaResult,
+  mcqa_result,
+} from "./assistant.js";
 
 /** What a model is told so that its answer begins with what is looked for. */
 const only = {
@@ -74,8 +82,7 @@ export class RemoteAssistant implements Answering {
     if (exact) return exact;
     const prompt = `${mcqa_prompt(question, options, language)}\n${only.letter[language]}`;
     const probabilities = await this.choose(prompt, letters, call);
-    const result = options.map((text, i) => ({ letter: letters[i]!, text, probability: probabilities[i]! }));
-    return { language, answer: letters[likeliest(probabilities)]!, options: result };
+    return mcqa_result(language, options, letters, probabilities);
   }
 
   async ask({
@@ -84,11 +91,8 @@ export class RemoteAssistant implements Answering {
     language = language_of(question),
     ...call
   }: { context: string; question: string; language?: Language } & CallOptions): Promise<AskResult> {
-    const { verdicts } = question_words[language];
     const prompt = `${context_prompt(context, question, language)}\n${only.word[language]}`;
-    const probabilities = await this.choose(prompt, verdicts, call);
-    const result = verdicts.map((text, i) => ({ text, probability: probabilities[i]! }));
-    return { language, answer: verdicts[likeliest(probabilities)]!, options: result };
+    return ask_result(language, await this.choose(prompt, question_words[language].verdicts, call));
   }
 
   async *ask_freely(
@@ -216,5 +220,3 @@ function piece_of(
   if (error) throw refused(place, `failed (${error.message})`, { expected: "a whole answer", todo: "ask again" });
   return (choices?.[0] && text(choices[0])) ?? "";
 }
-
-const likeliest = (probabilities: readonly number[]) => probabilities.indexOf(Math.max(...probabilities));

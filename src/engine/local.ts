@@ -1,6 +1,7 @@
 /** The engine that runs a model on this machine, in the thread that calls it; `worker.ts` puts it into another. */
 import { BimedixError } from "../errors.js";
 import type { Store } from "../model/store.js";
+import { Channel } from "./channel.js";
 import type {
   Engine,
   EngineState,
@@ -50,35 +51,19 @@ export class LocalEngine implements Engine {
     for (const prompt of prompts) this.check_prompt(prompt, 1);
     this.check_loaded();
     const cache = this.runner.cache("generation", options.adapter);
-    const tokens: GeneratedToken[] = [];
-    let wake = (): void => {};
+    const tokens = new Channel<GeneratedToken>();
     let left = prompts.length;
-    let failure: { error: unknown } | undefined;
-    const on_token = (token: GeneratedToken) => {
-      tokens.push(token);
-      wake();
-    };
     const on_end = (error?: unknown) => {
-      left--;
-      if (error !== undefined) failure ??= { error };
-      wake();
+      if (--left === 0 || error !== undefined) tokens.end(error);
     };
     const whole = { ...options, max_new_tokens, eos_token_id };
     const sequences = prompts.map(
-      (prompt, number) => new Sequence(prompt, number, whole, cache, signal, on_token, on_end),
+      (prompt, number) => new Sequence(prompt, number, whole, cache, signal, (token) => tokens.push(token), on_end),
     );
     for (const sequence of sequences) this.scheduler.add(sequence);
+    if (left === 0) return;
     try {
-      for (;;) {
-        const token = tokens.shift();
-        if (token) yield token;
-        else if (failure) throw failure.error;
-        else if (left === 0) return;
-        else
-          await new Promise<void>((resume) => {
-            wake = resume;
-          });
-      }
+      yield* tokens.read();
     } finally {
       for (const sequence of sequences) this.scheduler.remove(sequence);
     }

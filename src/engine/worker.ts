@@ -8,6 +8,7 @@ import { fileURLToPath } from "node:url";
 import { isMainThread, parentPort, type Transferable, Worker, workerData } from "node:worker_threads";
 import { aborted, BimedixError, type ErrorMessage, error_from_message, error_message } from "../errors.js";
 import { open_store, type StoreOptions } from "../model/store.js";
+import { Channel } from "./channel.js";
 import type {
   Abort,
   Engine,
@@ -95,31 +96,17 @@ export class WorkerEngine implements Engine {
     prompts: readonly (readonly number[])[],
     { signal, ...options }: GenerateOptions = {},
   ): AsyncGenerator<GeneratedToken> {
-    const tokens: GeneratedToken[] = [];
+    const tokens = new Channel<GeneratedToken>();
     const stop = new AbortController();
-    let wake = (): void => {};
-    let end: { error?: unknown } | undefined;
-    const finish = (error?: unknown) => {
-      end = error === undefined ? {} : { error };
-      wake();
-    };
     const own_signal = signal instanceof AbortSignal ? AbortSignal.any([signal, stop.signal]) : stop.signal;
-    const work = this.call({ kind: "generate", prompts, options }, own_signal, (token) => {
-      tokens.push(token as GeneratedToken);
-      wake();
-    }).then(() => finish(), finish);
+    const work = this.call({ kind: "generate", prompts, options }, own_signal, (token) =>
+      tokens.push(token as GeneratedToken),
+    ).then(
+      () => tokens.end(),
+      (error: unknown) => tokens.end(error),
+    );
     try {
-      for (;;) {
-        const token = tokens.shift();
-        if (token) yield token;
-        else if (end?.error) throw end.error;
-        else if (end) return;
-        else {
-          await new Promise<void>((resolve) => {
-            wake = resolve;
-          });
-        }
-      }
+      yield* tokens.read();
     } finally {
       stop.abort();
       await work;
