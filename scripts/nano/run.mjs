@@ -61,12 +61,14 @@ const languages = { English: "en", Arabic: "ar" };
 /** Answers and losses by language; on the base that was trained on, in NF4, or any other model. */
 async function measured(dir, adapter) {
   const options = { adapter, dtype: adapter === null ? "fp32" : "bnb4" };
-  const found = { mcqa: {}, chat: {}, asked: {} };
+  const found = { mcqa: {}, chat: {}, asked: {}, all: {} };
   for (const [language, code] of Object.entries(languages)) {
     found.mcqa[language] = await answers(dir, join(folder, `held_out_mcqa_${code}.jsonl`), options);
     found.chat[language] = await losses(dir, join(folder, `held_out_chat_${code}.jsonl`), "chat", options);
     found.asked[language] = await losses(dir, join(folder, `held_out_mcqa_${code}.jsonl`), "mcqa", options);
   }
+  for (const language of Object.keys(languages))
+    found.all[language] = [...found.chat[language], ...found.asked[language]];
   return found;
 }
 
@@ -95,10 +97,10 @@ const kinds = [
       .map(({ kind }) => kind),
   ),
 ];
-const beside = ({ chat }, language) => {
-  const { loss, gap, stderr, n } = loss_beside(chat[language], rows[0].chat[language]);
+const beside = (row, kind, language) => {
+  const { loss, gap, stderr, n } = loss_beside(row[kind][language], rows[0][kind][language]);
   const difference =
-    chat === rows[0].chat ? "" : ` (${gap > 0 ? "+" : "−"}${Math.abs(gap).toFixed(3)} ± ${stderr.toFixed(3)})`;
+    row === rows[0] ? "" : ` (${gap > 0 ? "+" : "−"}${Math.abs(gap).toFixed(3)} ± ${stderr.toFixed(3)})`;
   return `${loss.toFixed(3)}${difference}, ${n}`;
 };
 const million = (count) => (count / 1e6).toFixed(1);
@@ -138,10 +140,10 @@ ${table(
 In nats a token of the answers, and in brackets beside the untouched base's on the same conversations ± the standard error of that difference.
 
 ${table(
-  ["", "chats, English", "chats, Arabic", "questions with options, English", "questions with options, Arabic"],
+  ["", ...["chats", "questions with options", "both"].flatMap((kind) => [`${kind}, English`, `${kind}, Arabic`])],
   rows.map((row) => [
     row.title,
-    ...["chat", "asked"].flatMap((kind) => [beside(row, kind, "English"), beside(row, kind, "Arabic")]),
+    ...["chat", "asked", "all"].flatMap((kind) => [beside(row, kind, "English"), beside(row, kind, "Arabic")]),
   ]),
 )}
 

@@ -48,7 +48,7 @@ export interface PassOptions {
 }
 
 /** Logits of one run of the head, in float32 values. */
-const MAX_LOGITS = 2 ** 23;
+const MAX_LOGITS = 2 ** 22;
 
 interface Sessions {
   pair: Pair;
