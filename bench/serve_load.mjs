@@ -15,8 +15,7 @@ async function stream(prompt, max_tokens, began) {
       model,
       prompt,
       max_tokens,
-      temperature: 1,
-      seed: 1,
+      temperature: 0,
       stream: true,
       stream_options: { include_usage: true },
     }),
@@ -49,7 +48,7 @@ for (let round = 0; round < Number(rounds); round++) {
   sixteen.push(await load(16));
 }
 const firsts = sixteen.flatMap(({ firsts }) => firsts).sort((a, b) => a - b);
-const models = await (
+const limits = await (
   await fetch(`${url}/tokenize`, {
     method: "POST",
     headers: { "content-type": "application/json" },
@@ -58,7 +57,7 @@ const models = await (
 ).json();
 const waits = [];
 let reading = true;
-const long = stream(tokens(Math.min(2000, models.max_model_len - 10)), 1, performance.now()).then(() => {
+const long = stream(tokens(Math.min(2000, limits.max_model_len - 10)), 1, performance.now()).then(() => {
   reading = false;
 });
 while (reading) {

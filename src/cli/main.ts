@@ -109,7 +109,12 @@ program
   .option("--allow-host <name...>", "further names under which the server may be addressed")
   .option("--max-sequences <n>", "answers that are written at one time", Number, 16)
   .option("--max-queue <n>", "requests that may wait", Number, 64)
-  .option("--cached-tokens <n>", "tokens of earlier conversations that stay computed", Number, 2048)
+  .option(
+    "--cached-tokens <n>",
+    "tokens of earlier conversations that stay computed; each costs a little of every step",
+    Number,
+    512,
+  )
   .option("--deadline <seconds>", "the longest that a request may take", Number, 600)
   .option("--grace <seconds>", "how long requests may go on after SIGTERM", Number, 30)
   .option("--log-prompts", "write what is asked and answered into the log")

@@ -72,6 +72,8 @@ export async function serve(options: ServeOptions, version: string): Promise<voi
   try {
     await Promise.race([server.ready, ended]);
   } catch (error) {
+    // Loading that a signal ended is no mistake.
+    if (stopping) return ended;
     await server.stop(0);
     throw error;
   }

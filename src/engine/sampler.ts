@@ -59,12 +59,18 @@ export function candidates(logits: Float32Array, options: SamplingOptions): { to
   const best = logits[argmax(logits)]!;
   // A weight below e^-40 cannot matter, and leaving it out spares the sort most of the vocabulary.
   const floor = best - 40 * temperature;
+  const weighed = (token: number) => ({ token, weight: Math.exp((logits[token]! - best) / temperature) });
   let kept: { token: number; weight: number }[] = [];
-  for (let token = 0; token < logits.length; token++) {
-    if (logits[token]! >= floor) kept.push({ token, weight: Math.exp((logits[token]! - best) / temperature) });
+  if (top_k > 0 && top_k <= FEW) {
+    // To sort a whole vocabulary takes longer than a small model's next token.
+    kept = largest(logits, top_k)
+      .filter((token) => logits[token]! >= floor)
+      .map(weighed);
+  } else {
+    for (let token = 0; token < logits.length; token++) if (logits[token]! >= floor) kept.push(weighed(token));
+    kept.sort((a, b) => b.weight - a.weight || a.token - b.token);
+    if (top_k > 0) kept = kept.slice(0, top_k);
   }
-  kept.sort((a, b) => b.weight - a.weight || a.token - b.token);
-  if (top_k > 0) kept = kept.slice(0, top_k);
   if (top_p < 1) {
     const total = kept.reduce((sum, { weight }) => sum + weight, 0);
     let sum = 0;
@@ -98,6 +104,22 @@ export function log_sum_exp(logits: Float32Array): { best: number; total: number
   return { best, total: max + Math.log(sum) };
 }
 
+/** Beyond so many, sorting all is faster than putting each in its place. */
+const FEW = 256;
+
+/** The `count` largest in order, ties to the lower index. */
+function largest(values: Float32Array, count: number): number[] {
+  const top: number[] = [];
+  for (let i = 0; i < values.length && count > 0; i++) {
+    if (top.length === count && values[i]! <= values[top.at(-1)!]!) continue;
+    let at = top.length;
+    while (at > 0 && values[i]! > values[top[at - 1]!]!) at--;
+    top.splice(at, 0, i);
+    if (top.length > count) top.pop();
+  }
+  return top;
+}
+
 /** The log-probability of a token and the `count` likeliest with theirs, in order, ties to the lower id. */
 export function token_logprobs(
   logits: Float32Array,
@@ -105,15 +127,8 @@ export function token_logprobs(
   count: number,
 ): { logprob: number; top: TokenLogprob[] } {
   const { total } = log_sum_exp(logits);
-  const top: number[] = [];
-  for (let token = 0; token < logits.length && count > 0; token++) {
-    if (top.length === count && logits[token]! <= logits[top.at(-1)!]!) continue;
-    let at = top.length;
-    while (at > 0 && logits[token]! > logits[top[at - 1]!]!) at--;
-    top.splice(at, 0, token);
-    if (top.length > count) top.pop();
-  }
   const logprob = (token: number) => logits[token]! - total;
+  const top = largest(logits, count);
   return { logprob: logprob(token_id), top: top.map((token) => ({ token_id: token, logprob: logprob(token) })) };
 }
 

@@ -79,9 +79,7 @@ export class Scheduler {
 
   add(sequence: Sequence): void {
     this.waiting.push(sequence);
-    this.work ??= this.run().finally(() => {
-      this.work = null;
-    });
+    this.work ??= this.run();
   }
 
   /** Forgets a sequence, wherever it is; nothing more is heard of it. */
@@ -108,6 +106,8 @@ export class Scheduler {
       // Requests and aborts come in here.
       await new Promise<void>((resume) => setImmediate(resume));
     }
+    // In the same moment as the last look: a sequence that comes later finds no work, and begins it.
+    this.work = null;
   }
 
   private drop_aborted(): void {

@@ -114,6 +114,8 @@ export function create_app(options: AppOptions): Hono<Env> {
   async function placed<T>(c: Context<Env>, work: (place: Place) => Promise<T>): Promise<T> {
     const place = service.enter();
     c.env.outgoing.once("close", place.leave);
+    // A client that left before this is not heard of again.
+    if (c.env.incoming.socket.destroyed) place.leave();
     return work(place).catch((error: unknown) => {
       throw reason_of(place.signal, error);
     });

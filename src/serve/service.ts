@@ -29,7 +29,7 @@ export interface Place {
   leave: () => void;
 }
 
-/** Seconds before a model that ended is loaded again; doubled each time it ends before it answered anything. */
+/** Seconds before a model that ended is loaded again; doubled each time that fails, up to a minute. */
 const RETRY = 1;
 
 export class Service {
@@ -78,7 +78,7 @@ export class Service {
     void assistant.model.engine.ended?.then((error) => {
       if (this.draining || this.assistant !== assistant) return;
       this.assistant = null;
-      log.write("error", "the model's thread ended", { error: String((error as Error)?.message ?? error) });
+      log.write("error", "the model ended", { error: String((error as Error)?.message ?? error) });
       this.loading = this.load_again().finally(() => {
         this.loading = null;
       });

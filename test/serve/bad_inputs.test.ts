@@ -305,6 +305,18 @@ describe("texts", () => {
   });
 });
 
+test("the API's description names every route and field", async () => {
+  const { paths } = (await (await fetch(`${at.url}/openapi.json`, { headers: auth })).json()) as {
+    paths: Record<string, { post?: { requestBody: { content: Record<string, { schema: { properties: object } }> } } }>;
+  };
+  const fields = (path: string) =>
+    Object.keys(paths[path]!.post!.requestBody.content["application/json"]!.schema.properties);
+  for (const field of Object.keys(chat)) assert.ok(fields(chats).includes(field), field);
+  for (const field of ["prompt", "echo", "logprobs"]) assert.ok(fields(completions).includes(field), field);
+  assert.deepEqual(fields("/v1/mcqa"), ["model", "question", "options", "language"]);
+  assert.ok(paths["/health"] && paths["/v1/routing"] && paths["/tokenize"]);
+});
+
 test("the log holds no word of what was asked", async () => {
   await at.post(chats, with_content("a secret about my health"), auth);
   await new Promise((resume) => setTimeout(resume, 20));
