@@ -16,6 +16,7 @@ async function stream(prompt, max_tokens, began) {
       prompt,
       max_tokens,
       temperature: 0,
+      ignore_eos: true,
       stream: true,
       stream_options: { include_usage: true },
     }),

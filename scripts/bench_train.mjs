@@ -36,7 +36,7 @@ function measure(command, ...args) {
   return {};
 }
 
-const own = (mode) => measure(process.execPath, join(bench, "own_train.mjs"), model, 16, 4, 256, 6, mode);
+const own = (mode, dtype) => measure(process.execPath, join(bench, "own_train.mjs"), model, 16, 4, 256, 6, mode, dtype);
 const peer = (command, dtype) => measure(command, join(bench, "peer_peft.py"), model, "--dtype", dtype, "--steps", 6);
 const peers = {
   "PEFT on transformers 5, bfloat16": [python, "bfloat16"],
@@ -49,8 +49,9 @@ if (python_4) {
 const machine = measure(process.execPath, join(bench, "machine.mjs"));
 const ROUNDS = 3;
 const rounds = Array.from({ length: ROUNDS }, () => ({
-  "bimedix, NF4, products kept": own("keep"),
-  "bimedix, NF4, gradient checkpointing": own("again"),
+  "bimedix, int8": own("keep", "int8"),
+  "bimedix, NF4": own("keep", "bnb4"),
+  "bimedix, NF4, gradient checkpointing": own("again", "bnb4"),
   ...Object.fromEntries(Object.entries(peers).map(([name, args]) => [name, peer(...args)])),
 }));
 const depth = measure(process.execPath, join(bench, "own_depth.mjs"), join(cache, "depth"));
@@ -58,8 +59,13 @@ const depth = measure(process.execPath, join(bench, "own_depth.mjs"), join(cache
 const fixed = (value, digits = 0) => (Number.isFinite(value) ? value.toFixed(digits) : "–");
 const names = Object.keys(rounds[0]);
 const of = (name, key) => median(rounds.map((round) => round[name][key]));
-const [ours] = names;
-const ratios = (name) => rounds.map((round) => round[ours].tokens_per_second / round[name].tokens_per_second);
+const [int8, nf4] = names;
+const beside = (ours, name) => {
+  if (ours === name) return "";
+  const ratios = rounds.map((round) => round[ours].tokens_per_second / round[name].tokens_per_second);
+  return `${fixed(median(ratios), 2)} × (${ratios.map((ratio) => fixed(ratio, 2)).join(", ")})`;
+};
+const share = (ours, name) => fixed(of(ours, "peak_memory_bytes") / of(name, "peak_memory_bytes"), 2);
 const gb = (bytes) => `${fixed(bytes / 1e9, 2)} GB`;
 const table = (head, body) =>
   [head, head.map(() => "---"), ...body].map((cells) => `| ${cells.join(" | ")} |`).join("\n");
@@ -70,20 +76,26 @@ Written by \`npm run bench:train\` on ${new Date().toISOString().slice(0, 10)}, 
 
 ## Beside PEFT
 
-Four layers of shape A of [benchmarks.md](benchmarks.md), adapters of rank 16 on attention, every expert and the router (${rounds[0][ours].trained} parameters), four rows of 256 tokens a step: forward, backward, load-balancing loss, AdamW. Medians of ${ROUNDS} rounds in which all had their turn; in each, the median of five steps after a first. Peak memory is the process's, loading included. bimedix reads its base (NF4, computed in float32) from the disk at every use.
+Four layers of shape A of [benchmarks.md](benchmarks.md), adapters of rank 16 on attention, every expert and the router (${rounds[0][int8].trained} parameters), four rows of 256 tokens a step: forward, backward, load-balancing loss, AdamW. Medians of ${ROUNDS} rounds in which all had their turn; in each, the median of five steps after a first. Peak memory is the process's, loading included. bimedix reads its base from the disk at every use: in 8 bits with a scale a row, whose products are of integers, or in NF4, computed in float32; the head is float32 in both. PEFT's base is as it says, in memory.
 
 ${table(
-  ["", "tokens a second", "bimedix beside it, by round", "peak memory", "bimedix's of it"],
+  [
+    "",
+    "tokens a second",
+    "int8 beside it, by round",
+    "NF4 beside it, by round",
+    "peak memory",
+    "int8's of it",
+    "NF4's of it",
+  ],
   names.map((name) => [
     name,
     fixed(of(name, "tokens_per_second")),
-    name === ours
-      ? ""
-      : `${fixed(median(ratios(name)), 2)} × (${ratios(name)
-          .map((ratio) => fixed(ratio, 2))
-          .join(", ")})`,
+    beside(int8, name),
+    beside(nf4, name),
     gb(of(name, "peak_memory_bytes")),
-    name === ours ? "" : fixed(of(ours, "peak_memory_bytes") / of(name, "peak_memory_bytes"), 2),
+    share(int8, name),
+    share(nf4, name),
   ]),
 )}
 

@@ -3,6 +3,7 @@
 import { spawn, spawnSync } from "node:child_process";
 import { once } from "node:events";
 import { join } from "node:path";
+import { createInterface } from "node:readline";
 import { setTimeout as sleep } from "node:timers/promises";
 import { root, setup } from "./setup.mjs";
 
@@ -12,9 +13,17 @@ const child = spawn(
   process.execPath,
   [join(root, "dist/src/cli/main.js"), "serve", "--port", "0", "--name", "nano", "--max-queue", "8"],
   {
-    stdio: ["ignore", "pipe", "ignore"],
+    stdio: ["ignore", "pipe", "pipe"],
   },
 );
+let ended = false;
+child.once("exit", () => {
+  ended = true;
+});
+// What its log has beside requests.
+createInterface(child.stderr).on("line", (line) => {
+  if (!line.includes('"level":"info"')) console.error(line);
+});
 const [line] = await once(child.stdout, "data");
 const [, url] = /^(http:\S+)\/v1 /.exec(String(line));
 const end = Date.now() + minutes * 60_000;
@@ -65,7 +74,7 @@ const deeds = {
     (await post("/v1/chat/completions", pick(["[", "{}", '{"model":"x"}', JSON.stringify(chat({ n: 99 }))]))).text(),
 };
 async function client() {
-  while (Date.now() < end) {
+  while (Date.now() < end && !ended) {
     const name = pick(Object.keys(deeds));
     await deeds[name]().then(
       () => count(name),
@@ -88,7 +97,7 @@ const clients = Array.from({ length: 20 }, client);
 await sleep(Math.min(60_000, (minutes * 60_000) / 4));
 const begin = memory();
 let most = begin;
-while (Date.now() < end) {
+while (Date.now() < end && !ended) {
   await sleep(Math.min(30_000, minutes * 6000));
   most = Math.max(most, memory());
   console.error(
@@ -96,6 +105,10 @@ while (Date.now() < end) {
   );
 }
 await Promise.all(clients);
+if (ended) {
+  console.error(`the server ended; the soak failed: ${JSON.stringify(counts)}`);
+  process.exit(1);
+}
 await sleep(2000);
 const metrics = await (await fetch(`${url}/metrics`)).text();
 const gauge = (name) => Number(new RegExp(`^bimedix_${name} (.*)$`, "m").exec(metrics)[1]);

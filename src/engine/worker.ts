@@ -317,6 +317,7 @@ if (!isMainThread && workerData === ENGINE) {
   process.on("disconnect", () => process.exit());
   answer(
     (handle) => process.on("message", handle),
-    (reply) => void process.send!(reply),
+    // A parent that has just ended wants no reply.
+    (reply) => void process.send!(reply, undefined, undefined, () => {}),
   );
 }

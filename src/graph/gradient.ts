@@ -26,17 +26,25 @@ export function gradients(seeds: ReadonlyMap<Value, Value>, wanted: readonly Val
     for (const output of outputs) if (output.dtype === "float32") depends.add(output);
   }
   const found = new Map(seeds);
+  const give = (value: Value, gradient: Value) => {
+    const before = found.get(value);
+    found.set(value, before ? sum(before, gradient) : gradient);
+  };
   for (const node of nodes.reverse()) {
     const outputs = node.outputs.map((output) => found.get(output));
     const needs = (i: number) => node.inputs[i] != null && depends.has(node.inputs[i]);
     if (outputs.every((gradient) => !gradient) || !node.inputs.some((_, i) => needs(i))) continue;
+    if (node.adjoint) {
+      const { of, gradient } = node.adjoint;
+      if (depends.has(of)) give(of, gradient(outputs[0]!));
+      continue;
+    }
     const rule = rules[node.op_type];
     if (!rule) throw new TypeError(`${node.op_type} has no derivative here`);
     for (const [i, gradient] of rule(node, outputs, needs).entries()) {
       const input = node.inputs[i];
       if (!gradient || !input || !needs(i)) continue;
-      const before = found.get(input);
-      found.set(input, before ? sum(before, gradient) : gradient);
+      give(input, gradient);
     }
   }
   return new Map(wanted.flatMap((value) => (found.has(value) ? [[value, found.get(value)!]] : [])));
@@ -153,8 +161,7 @@ const rules: Record<string, Rule> = {
       op.matmul_nf4(g!, { rows: rows!, columns: columns!, block_size: block_size!, codes: codes!, absmax: absmax! }),
     ];
   },
-  Gather: ({ inputs: [x, indices], attributes, adjoint }, [g]) => {
-    if (adjoint) return [adjoint(g!), null];
+  Gather: ({ inputs: [x, indices], attributes }, [g]) => {
     if (attributes.axis !== 0) throw new TypeError("Gather has a derivative here along axis 0 only");
     return [op.scatter_rows(x!, indices!, g!), null];
   },

@@ -61,8 +61,8 @@ export interface Node {
   inputs: (Value | null)[];
   outputs: Value[];
   attributes: Record<string, Attribute>;
-  /** For a Gather whose indices may repeat: the gradient of its data, from that of its output. */
-  adjoint?: (gradient: Value) => Value;
+  /** Where the derivative is known as a whole: the gradient of `of`, from which this node is computed, from that of its output. */
+  adjoint?: { of: Value; gradient: (gradient: Value) => Value };
 }
 
 export class Graph {

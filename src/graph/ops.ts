@@ -20,6 +20,12 @@ function single(
   return inputs[0]!.graph.node(op, inputs, [{ dtype, dims }], attributes, domain)[0]!;
 }
 
+/** Says what the gradient of `of` is, given that of `value`, the result of the newest node, which is computed from it. */
+function with_adjoint(value: Value, of: Value, gradient: (gradient: Value) => Value): Value {
+  value.graph.nodes.at(-1)!.adjoint = { of, gradient };
+  return value;
+}
+
 function fail(op: string, inputs: (Value | null)[], why: string): never {
   throw new TypeError(`${op}(${inputs.join(", ")}): ${why}`);
 }
@@ -137,6 +143,55 @@ export function linear_quantized(x: Value, weight: Quantized, accuracy_level: 0 
   });
 }
 
+/** A matrix in 8 bits, quantised by rows: see src/model/int8.ts. */
+export interface Int8Matrix {
+  /** int8 `[rows, columns]` */
+  codes: Value;
+  /** float32 `[rows]` */
+  scales: Value;
+}
+
+/**
+ * `linear` for a weight in 8 bits: every row of `x` is rounded to 8 bits too, by its own largest magnitude, and the product is one of
+ * integers. The derivative rounds in the same way, and does not see the rounding of `x`.
+ */
+export function linear_int8(x: Value, weight: Int8Matrix): Value {
+  const { codes, scales } = weight;
+  same("MatMulIntegerToFloat", [x, codes], x.dim(1), codes.dim(1));
+  const product = int8_product(x, transpose(codes, [1, 0]), scales);
+  return with_adjoint(product, x, (gradient) => matmul_int8(gradient, weight));
+}
+
+/** `x [M, rows]` times a weight in 8 bits, not transposed. */
+function matmul_int8(x: Value, { codes, scales }: Int8Matrix): Value {
+  return int8_product(mul(x, scales), codes, x.graph.constant("float32", [1], []));
+}
+
+/** `x [M, K]` times int8 `codes [K, N]` times a scale a column or one for all. */
+function int8_product(x: Value, codes: Value, scales: Value): Value {
+  const { graph } = x;
+  const one = (value: number) => graph.constant("float32", [value], []);
+  const over_row = (op: string) =>
+    single(op, [x, graph.constant("int64", [-1])], [x.dim(0), 1], { attributes: { keepdims: 1 } });
+  // A row of zeros has some scale too.
+  const bounds = [over_row("ReduceMax"), mul(over_row("ReduceMin"), one(-1)), one(1e-30)];
+  const largest = single("Max", bounds, [x.dim(0), 1]);
+  const by_row = reshape(mul(largest, one(1 / 127)), [-1], [x.dim(0)]);
+  // Of no rows, ONNX Runtime 1.30 reduces `[0, K]` to `[0, K]`.
+  const row_scales = reshape(by_row, [-1, 1], [x.dim(0), 1]);
+  // The instructions multiply unsigned by signed bytes.
+  const zero = cast(one(128), "uint8");
+  const rounded = single("QuantizeLinear", [x, by_row, expand_like(zero, by_row)], x.dims, {
+    dtype: "uint8",
+    attributes: { axis: 0 },
+  });
+  const product = single("MatMulIntegerToFloat", [rounded, codes, one(1), scales, zero], [x.dim(0), codes.dim(1)], {
+    dtype: "float32",
+    domain: MICROSOFT,
+  });
+  return mul(product, row_scales);
+}
+
 /** A matrix `[rows, columns]` in NF4: see src/model/nf4.ts. */
 export interface Nf4Matrix {
   rows: number;
@@ -189,9 +244,7 @@ export function gather(x: Value, indices: Value, axis = 0): Value {
 
 /** The rows of `x` in the order `indices`, whose derivative is `adjoint`: the rows back in their places, and repeated ones summed. */
 export function reorder(x: Value, indices: Value, adjoint: (gradient: Value) => Value): Value {
-  const rows = gather(x, indices);
-  x.graph.nodes.at(-1)!.adjoint = adjoint;
-  return rows;
+  return with_adjoint(gather(x, indices), x, adjoint);
 }
 
 /** Rows of a quantised table, dequantised: `[...indices, columns]` in float32. Its scales are 2-D. */

@@ -1,5 +1,5 @@
 /**
- * From a checkpoint to `onnx/model{,_quantized,_q4,_bnb4}.onnx` with its weights beside it, in the layout of Transformers.js.
+ * From a checkpoint to `onnx/model{,_quantized,_q4,_int8,_bnb4}.onnx` with its weights beside it, in the layout of Transformers.js.
  *
  * Tensors stream through in pieces of at most PIECE elements, so that memory does not depend on the model's size. The graph
  * file is written last, and without it nothing loads.
@@ -16,13 +16,16 @@ import { ABSMAX_BLOCK, NF4_BLOCK } from "./nf4.js";
 import { type Piece, PieceWorker, type Storage } from "./pieces.js";
 import { block_size_for } from "./quantize.js";
 import type { TensorInfo } from "./safetensors.js";
-import { codes_name, double_names, nf4_name, type StoredTensor, scales_name } from "./weights.js";
+import { codes_name, double_names, int8_name, nf4_name, type StoredTensor, scales_name } from "./weights.js";
 
 /** What a model runs in. `bnb4` is NF4, QLoRA's format of a base that is trained on. */
 export const dtypes = ["fp32", "q8", "q4", "bnb4"] as const;
 export type Dtype = (typeof dtypes)[number];
-/** And with the magnitudes of NF4's blocks quantised again. */
-export type StoredDtype = Dtype | "bnb4_double";
+/**
+ * And what it is trained on besides: NF4 with the magnitudes of its blocks quantised again; `int8`, with a scale a row and not a block,
+ * whose products are fast with many rows and slow with one.
+ */
+export type StoredDtype = Dtype | "bnb4_double" | "int8";
 
 const suffixes: Record<StoredDtype, string> = {
   fp32: "",
@@ -30,6 +33,7 @@ const suffixes: Record<StoredDtype, string> = {
   q4: "_q4",
   bnb4: "_bnb4",
   bnb4_double: "_bnb4_double",
+  int8: "_int8",
 };
 
 /** The graph file of a dtype, in the names of Transformers.js; its weights are in the same name with `_data`. */
@@ -118,9 +122,11 @@ function stopped(): BimedixError {
 /** Norms and the router stay float32; a table of embeddings takes 8 bits, as its rows are looked up and not summed. */
 function storage({ name, shape }: TensorInfo, dtype: StoredDtype): Storage {
   if (dtype === "fp32" || shape.length === 1 || name.endsWith("block_sparse_moe.gate.weight")) return "float32";
-  if (dtype === "bnb4" || dtype === "bnb4_double") {
-    // As QLoRA does: the tables of the vocabulary stay as they are.
-    if (!name.includes(".layers.") || shape[1]! % NF4_BLOCK !== 0) return "float32";
+  if (dtype === "int8" || dtype === "bnb4" || dtype === "bnb4_double") {
+    // As bitsandbytes does: the tables of the vocabulary stay as they are.
+    if (!name.includes(".layers.")) return "float32";
+    if (dtype === "int8") return "int8";
+    if (shape[1]! % NF4_BLOCK !== 0) return "float32";
     return dtype === "bnb4" ? "nf4" : "nf4_double";
   }
   const block_size = block_size_for(shape[1]!);
@@ -138,7 +144,7 @@ function plan(
   const stored = new Map<string, StoredTensor>();
   const pieces: Piece[] = [];
   let end = 0;
-  const place = (name: string, dtype: "float32" | "uint8", dims: readonly number[]): number => {
+  const place = (name: string, dtype: "float32" | "uint8" | "int8", dims: readonly number[]): number => {
     const offset = Math.ceil(end / ALIGNMENT) * ALIGNMENT;
     const byte_length = dims.reduce((product, dim) => product * dim, dtype === "float32" ? 4 : 1);
     stored.set(name, { dtype, dims, bytes: { location, offset, byte_length } });
@@ -152,6 +158,7 @@ function plan(
       const { shape } = tensors.get(name)!;
       if (kind === "float32") return { values_at: place(name, "float32", shape), value_bytes: 4 };
       const [rows, columns] = shape as [number, number];
+      if (kind === "int8") return { values_at: place(int8_name(name), "int8", shape), value_bytes: 1 };
       if (typeof kind === "string")
         return { values_at: place(nf4_name(name), "uint8", [rows, columns / 2]), value_bytes: 1 / 2 };
       const { bits, block_size } = kind;
@@ -175,13 +182,14 @@ function plan(
         pieces.push({ tensor, first: 0, count, storage: kind, file, values_at, scales_at: 0, double_at });
         continue;
       }
-      const block_size = kind === "float32" ? null : kind === "nf4" ? NF4_BLOCK : kind.block_size;
+      const block_size = block_of(kind, tensor);
       const scales_at = block_size === null ? 0 : place(scales_name(name), "float32", [count / block_size]);
-      for (let first = 0; first < count; first += PIECE) {
+      const size = block_size === null ? PIECE : Math.max(1, Math.floor(PIECE / block_size)) * block_size;
+      for (let first = 0; first < count; first += size) {
         pieces.push({
           tensor,
           first,
-          count: Math.min(PIECE, count - first),
+          count: Math.min(size, count - first),
           storage: kind,
           file,
           values_at: values_at + first * value_bytes,
@@ -191,6 +199,13 @@ function plan(
     }
   }
   return { stored, pieces };
+}
+
+/** How many elements share a scale; null where there is none. */
+function block_of(kind: Exclude<Storage, "nf4_double">, { shape }: TensorInfo): number | null {
+  if (kind === "float32") return null;
+  if (kind === "nf4") return NF4_BLOCK;
+  return kind === "int8" ? shape[1]! : kind.block_size;
 }
 
 /** The names in order, in groups whose codes, and then scales, lie one behind the other: the decoder multiplies them as one. */

@@ -6,16 +6,17 @@ import { type FileHandle, open } from "node:fs/promises";
 import { isMainThread, parentPort, Worker, workerData } from "node:worker_threads";
 import { type ErrorMessage, error_from_message, error_message } from "../errors.js";
 import { file_error } from "../files.js";
+import { quantize_int8 } from "./int8.js";
 import { quantize_absmax, quantize_nf4 } from "./nf4.js";
 import { quantize } from "./quantize.js";
 import { read_floats, type TensorInfo } from "./safetensors.js";
 
-/** How a tensor is written: as codes and scales, in NF4, in NF4 with its magnitudes quantised again, or as it is. */
-export type Storage = { bits: 4 | 8; block_size: number } | "nf4" | "nf4_double" | "float32";
+/** How a tensor is written: as codes and scales of blocks or of rows, in NF4, in NF4 with its magnitudes quantised again, or as it is. */
+export type Storage = { bits: 4 | 8; block_size: number } | "int8" | "nf4" | "nf4_double" | "float32";
 
 export interface Piece {
   tensor: TensorInfo;
-  /** The first element and how many; whole blocks. */
+  /** The first element and how many; whole blocks, or rows. */
   first: number;
   count: number;
   storage: Storage;
@@ -92,7 +93,10 @@ if (!isMainThread && workerData === WORKER) {
       const target = await opened(file, "r+");
       if (storage === "float32") return await write_at(target, values, at.values_at);
       if (storage === "nf4" || storage === "nf4_double") return await write_nf4(target, values, at);
-      const { codes, scales } = quantize(values, storage.bits, storage.block_size);
+      const { codes, scales } =
+        storage === "int8"
+          ? quantize_int8(values, tensor.shape[1]!)
+          : quantize(values, storage.bits, storage.block_size);
       await write_at(target, codes, at.values_at);
       await write_at(target, scales, at.scales_at);
     } catch (error) {
@@ -107,7 +111,11 @@ if (!isMainThread && workerData === WORKER) {
   });
 }
 
-async function write_at(handle: FileHandle, values: Uint8Array | Float32Array, position: number): Promise<void> {
+async function write_at(
+  handle: FileHandle,
+  values: Uint8Array | Int8Array | Float32Array,
+  position: number,
+): Promise<void> {
   const bytes = new Uint8Array(values.buffer, values.byteOffset, values.byteLength);
   for (let at = 0; at < bytes.length; ) {
     at += (await handle.write(bytes, at, bytes.length - at, position + at)).bytesWritten;

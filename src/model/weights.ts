@@ -1,6 +1,7 @@
 /**
  * The weights of a model as the decoder asks for them: by the checkpoint's names, whatever they are stored as.
- * A matrix is float32 (one tensor under its own name), blockwise quantised (`NAME.q4` or `NAME.q8`, and `NAME.scales`), or in NF4.
+ * A matrix is float32 (one tensor under its own name), quantised by blocks (`NAME.q4` or `NAME.q8`, and `NAME.scales`) or by rows
+ * (`NAME.int8`, and `NAME.scales`), or in NF4.
  */
 import { BimedixError } from "../errors.js";
 import type { DataType, Graph, TensorBytes, Value } from "../graph/graph.js";
@@ -10,6 +11,7 @@ import { ABSMAX_CODE, NF4_BLOCK } from "./nf4.js";
 
 export const codes_name = (name: string, bits: 4 | 8) => `${name}.q${bits}`;
 export const scales_name = (name: string) => `${name}.scales`;
+export const int8_name = (name: string) => `${name}.int8`;
 /** uint8 `[rows, columns / 2]` of a matrix in NF4; its largest magnitudes are the scales, or, quantised again, the three parts below. */
 export const nf4_name = (name: string) => `${name}.nf4`;
 export const double_names = (name: string) => ({
@@ -42,7 +44,7 @@ export function parse_tensor_table(json: string, location: string, size: number)
   const tensors = new Map<string, StoredTensor>();
   for (const row of JSON.parse(json) as unknown[]) {
     const [name, dtype, dims, offset] = Array.isArray(row) ? row : [];
-    const known = dtype === "float32" || dtype === "uint8";
+    const known = dtype === "float32" || dtype === "uint8" || dtype === "int8";
     if (typeof name !== "string" || !known || !Array.isArray(dims) || !dims.every(natural) || !natural(offset))
       throw new RangeError(`a table with the row ${JSON.stringify(row).slice(0, 100)}`);
     const byte_length = dims.reduce((product, dim) => product * dim, dtype === "float32" ? 4 : 1);
@@ -75,6 +77,8 @@ export class Weights implements DecoderWeights {
   linear(name: string, x: Value): Value {
     const weight = this.quantized(name);
     if (weight) return op.linear_quantized(x, weight, this.accuracy_level);
+    if (this.stored.has(int8_name(name)))
+      return op.linear_int8(x, { codes: this.value(int8_name(name)), scales: this.value(scales_name(name)) });
     const nf4 = this.nf4(name);
     return nf4 ? op.linear_nf4(x, nf4) : op.linear(x, this.value(name));
   }

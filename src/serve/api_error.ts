@@ -44,9 +44,9 @@ export function to_api_error(error: unknown, report: (error: unknown) => void): 
   if (error instanceof ApiError) return error;
   if (error instanceof BimedixError) {
     if (of_the_request.includes(error.code)) return new ApiError(400, error.code, error.message);
-    report(error);
     // Its client has left and hears nothing of it.
     if (error.code === "aborted") return new ApiError(503, error.code, error.message);
+    report(error);
     if (error.code === "server_refused") return new ApiError(502, error.code, error.message);
     const again = error.code === "engine_stopped";
     return new ApiError(again ? 503 : 500, error.code, error.message, null, again ? { "retry-after": "5" } : {});

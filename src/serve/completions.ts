@@ -199,7 +199,7 @@ function generate_options(
   number: number,
   { max_new_tokens, top_logprobs }: { max_new_tokens?: number | undefined; top_logprobs?: number | undefined },
 ): Choice["options"] {
-  const { temperature, top_p, top_k, min_p, repetition_penalty, seed, stop } = request;
+  const { temperature, top_p, top_k, min_p, repetition_penalty, seed, stop, ignore_eos } = request;
   const given = {
     max_new_tokens,
     top_logprobs,
@@ -208,6 +208,7 @@ function generate_options(
     min_p,
     repetition_penalty,
     stop,
+    eos_token_id: ignore_eos ? null : undefined,
     seed: seed === undefined ? undefined : seed + number,
     ...(temperature === undefined ? {} : temperature === 0 ? { do_sample: false } : { do_sample: true, temperature }),
   };
@@ -305,7 +306,12 @@ function make_answer(
 
 /** What several generators give, as it comes. Leaving the loop ends all of them. */
 async function* merged<T>(generators: readonly AsyncGenerator<T>[]): AsyncGenerator<{ from: number; value: T }> {
-  const next = async (from: number) => ({ from, result: await generators[from]!.next() });
+  const next = (from: number) => {
+    const result = generators[from]!.next().then((result) => ({ from, result }));
+    // It may fail while nobody waits for it, and is asked later.
+    result.catch(() => {});
+    return result;
+  };
   const pending = new Map(generators.map((_, from) => [from, next(from)]));
   try {
     while (pending.size > 0) {
@@ -317,7 +323,6 @@ async function* merged<T>(generators: readonly AsyncGenerator<T>[]): AsyncGenera
       }
     }
   } finally {
-    for (const rest of pending.values()) rest.catch(() => {});
     await Promise.all(generators.map((generator) => generator.return(undefined).catch(() => {})));
   }
 }

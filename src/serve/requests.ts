@@ -30,6 +30,7 @@ const sampling = {
   top_k: maybe(z.int().min(0).max(1e6)).describe("0 keeps all; not in OpenAI's API"),
   min_p: maybe(z.number().min(0).max(1)).describe("not in OpenAI's API"),
   repetition_penalty: maybe(z.number().gt(0).max(100)).describe("not in OpenAI's API"),
+  ignore_eos: maybe(z.boolean()).describe("an answer ends at max_tokens alone; not in OpenAI's API"),
   seed: maybe(z.int()).describe("makes sampling repeatable"),
   n: maybe(z.int().min(1).max(16)).describe("answers to each prompt; default 1"),
   stop: maybe(z.union([stop_text, z.array(stop_text).max(16)])).describe("texts that end an answer"),

@@ -108,14 +108,15 @@ function adapter_keys({ adapter, quantization }: Recipe, { num_local_experts }: 
         "set adapter.lora_dropout=0",
       );
   }
-  const four_bit = quantization !== "none";
+  const four_bit = quantization === "nf4" || quantization === "nf4_double";
   return {
     adapter: four_bit ? "qlora" : "lora",
     load_in_4bit: four_bit,
+    ...(quantization === "int8" ? { load_in_8bit: true } : {}),
     ...(four_bit
       ? { bnb_config_kwargs: { bnb_4bit_quant_type: "nf4", bnb_4bit_use_double_quant: quantization === "nf4_double" } }
       : {}),
-    ...(four_bit && moe ? { quantize_moe_experts: true } : {}),
+    ...(quantization !== "none" && moe ? { quantize_moe_experts: true } : {}),
     lora_r: adapter.r,
     lora_alpha: adapter.lora_alpha,
     lora_dropout: adapter.lora_dropout,

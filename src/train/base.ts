@@ -13,7 +13,7 @@ import type { StoredTensor } from "../model/weights.js";
 /** Layers up to this many bytes are read ahead: beyond, reading takes little beside computing, and memory more. */
 const MAX_AHEAD = 2 ** 28;
 
-export type TensorData = Float32Array | Uint8Array;
+export type TensorData = Float32Array | Uint8Array | Int8Array;
 
 /** What was read from the disk, for reports. */
 export interface Traffic {
@@ -182,5 +182,6 @@ const byte_length = ({ bytes }: StoredTensor) => ("location" in bytes ? bytes.by
 
 function view({ dtype, bytes }: StoredTensor, buffer: ArrayBuffer, at: number): TensorData {
   const length = "location" in bytes ? bytes.byte_length : bytes.length;
-  return dtype === "float32" ? new Float32Array(buffer, at, length / 4) : new Uint8Array(buffer, at, length);
+  if (dtype === "float32") return new Float32Array(buffer, at, length / 4);
+  return dtype === "int8" ? new Int8Array(buffer, at, length) : new Uint8Array(buffer, at, length);
 }

@@ -239,10 +239,10 @@ export class Network {
       const own = of_layer(name, layer);
       const data = this.parameters.get(own)?.data ?? base.get(own);
       if (!data) continue;
-      feeds[name] =
-        dtype === "uint8"
-          ? new OrtTensor("uint8", data as Uint8Array, dims as number[])
-          : float32(data as Float32Array, dims as number[]);
+      const shape = dims as number[];
+      if (dtype === "uint8") feeds[name] = new OrtTensor("uint8", data as Uint8Array, shape);
+      else if (dtype === "int8") feeds[name] = new OrtTensor("int8", data as Int8Array, shape);
+      else feeds[name] = float32(data as Float32Array, shape);
     }
     return feeds;
   }

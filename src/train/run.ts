@@ -100,7 +100,7 @@ async function prepare(recipe: Recipe, { resume = false, on_event = () => {} }: 
   const [newest] = await checkpoints(recipe.output_dir);
   if (newest && !resume) throw unfinished(newest.dir);
   const dir = await resolve_model(recipe.base_model, loading);
-  const dtype = ({ none: "fp32", nf4: "bnb4", nf4_double: "bnb4_double" } as const)[recipe.quantization];
+  const dtype = ({ none: "fp32", int8: "int8", nf4: "bnb4", nf4_double: "bnb4_double" } as const)[recipe.quantization];
   const base = await BaseModel.open(await open_store(dir, { dtype, ...loading }), { stream: recipe.stream_weights });
   const tokenizer = await training_tokenizer(dir, base.config.vocab_size);
   const read = async (dataset: DatasetRecipe): Promise<Example[]> => {

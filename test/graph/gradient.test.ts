@@ -6,6 +6,7 @@ import { gradients } from "../../src/graph/gradient.js";
 import { type Dim, Graph, type Value } from "../../src/graph/graph.js";
 import * as op from "../../src/graph/ops.js";
 import { create_session, type Feeds, float32, int64 } from "../../src/graph/session.js";
+import { quantize_int8 } from "../../src/model/int8.js";
 import { dequantize_nf4, NF4_BLOCK, quantize_nf4 } from "../../src/model/nf4.js";
 
 const STEP = 1e-2;
@@ -263,6 +264,65 @@ describe("derivatives", () => {
     assert.equal(gradients(new Map([[op.add(x!, x!), seed]]), [y!]).size, 0);
     assert.throws(() => gradients(new Map([[op.cos(x!), seed]]), [x!]), /Cos has no derivative/);
   });
+});
+
+test("a product with 8-bit rows, and its derivative, are those of the rounded integers", async () => {
+  const [rows, columns] = [48, 64];
+  const graph = new Graph("int8");
+  const { codes, scales } = quantize_int8(numbers(rows * columns, 9), columns);
+  const weight = {
+    codes: graph.weight("codes", "int8", [rows, columns], new Uint8Array(codes.buffer)),
+    scales: graph.weight("scales", "float32", [rows], bytes(scales)),
+  };
+  const x = graph.input("x", "float32", ["n", columns]);
+  const y = op.linear_int8(x, weight);
+  const seed = graph.input("g", "float32", ["n", rows]);
+  graph.output("y", y);
+  graph.output("dx", gradients(new Map([[y, seed]]), [x]).get(x)!);
+  const session = await create_session(graph, { folder: tmpdir(), threads: 1 });
+  // Rows of very different size, and one of zeros.
+  const sizes = [1, 1e-3, 1e3, 0];
+  const sized = (width: number, seed: number) =>
+    numbers(sizes.length * width, seed).map((value, i) => value * sizes[Math.floor(i / width)]!);
+  const given = { x: sized(columns, 1), g: sized(rows, 2) };
+  const result = await session.run({ x: float32(given.x, [4, columns]), g: float32(given.g, [4, rows]) });
+  /** What 8 bits leave of a row. */
+  const rounded = (row: Float32Array) => {
+    const step = Math.max(...row.map(Math.abs)) / 127;
+    return step === 0 ? row : row.map((value) => Math.round(value / step) * step);
+  };
+  const check = (computed: Float32Array, width: number, of: (row: number, column: number) => number) => {
+    for (const [n, size] of sizes.entries())
+      for (let i = 0; i < width; i++) {
+        const [expected, got] = [of(n, i), computed[n * width + i]!];
+        assert.ok(Math.abs(expected - got) <= 1e-4 * size, `row ${n}, column ${i}: ${got}, not ${expected}`);
+      }
+  };
+  const row_of = (values: Float32Array, n: number, width: number) => values.slice(n * width, (n + 1) * width);
+  check(result.y!.data as Float32Array, rows, (n, r) =>
+    rounded(row_of(given.x, n, columns)).reduce(
+      (sum, value, c) => sum + value * codes[r * columns + c]! * scales[r]!,
+      0,
+    ),
+  );
+  check(result.dx!.data as Float32Array, columns, (n, c) =>
+    rounded(row_of(given.g, n, rows).map((value, r) => value * scales[r]!)).reduce(
+      (sum, value, r) => sum + value * codes[r * columns + c]!,
+      0,
+    ),
+  );
+  const none = await session.run({
+    x: float32(new Float32Array(), [0, columns]),
+    g: float32(new Float32Array(), [0, rows]),
+  });
+  assert.deepEqual(
+    [none.y!.dims, none.dx!.dims],
+    [
+      [0, rows],
+      [0, columns],
+    ],
+  );
+  await session.release();
 });
 
 test("a product with NF4 codes, transposed or not, is one with the values that they stand for", async () => {

@@ -4,6 +4,8 @@ import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
 import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
+import { chat_answer } from "../../src/serve/completions.js";
+import { chat_schema } from "../../src/serve/requests.js";
 import { root } from "../fixtures.js";
 import { raw, start, type TestServer } from "./server.js";
 
@@ -140,6 +142,22 @@ describe("requests", () => {
       return running === 0 && waiting === 0;
     }, "an idle engine");
     assert.equal(await text_of(at, long()), solo);
+  });
+
+  test("35 a client that leaves while it does not read ends nothing but its own answer", async () => {
+    const served = at.server.service.find_local();
+    const { signal, leave } = at.server.service.enter();
+    const answer = chat_answer(chat_schema.parse(long("What is gout?", { max_tokens: 800, n: 2 })), served, signal);
+    await answer.events.next();
+    leave();
+    // An answer that failed with nobody waiting for it would be an unhandled rejection here, the process's end elsewhere.
+    await sleep(50);
+    await answer.events.return(undefined);
+    assert.equal((await at.post(chats, long("What is asthma?", { max_tokens: 3 }))).status, 200);
+    assert.deepEqual(
+      at.lines.filter(({ level }) => level === "error"),
+      [],
+    );
   });
 
   test("36 too many at once: 429 with Retry-After, and all others are answered", async () => {

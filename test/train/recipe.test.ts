@@ -135,7 +135,7 @@ describe("the recipes that are shipped", async () => {
 
 /** Fields of Axolotl's schema, and of a data set in it: names as of its schemas/config.py, peft.py, training.py, model.py and datasets.py. */
 const AXOLOTL = new Set(
-  `base_model model_config adapter load_in_4bit bnb_config_kwargs quantize_moe_experts lora_r lora_alpha lora_dropout peft_use_rslora
+  `base_model model_config adapter load_in_4bit load_in_8bit bnb_config_kwargs quantize_moe_experts lora_r lora_alpha lora_dropout peft_use_rslora
   lora_target_modules lora_target_parameters datasets test_datasets dataset_prepared_path val_set_size output_dir sequence_len sample_packing
   pad_to_sequence_len micro_batch_size gradient_accumulation_steps max_steps num_epochs optimizer adam_beta1 adam_beta2 adam_epsilon
   weight_decay learning_rate lr_scheduler warmup_steps warmup_ratio max_grad_norm gradient_checkpointing bf16 attn_implementation
@@ -151,6 +151,11 @@ describe("Axolotl", () => {
       [],
     );
     assert.equal(config.adapter, "qlora");
+    const eight_bit = axolotl_config({ ...recipe, quantization: "int8" }, mixtral, { train: ["t.jsonl"], test: [] });
+    assert.deepEqual(
+      [eight_bit.adapter, eight_bit.load_in_8bit, eight_bit.load_in_4bit, AXOLOTL.has("load_in_8bit")],
+      ["lora", true, false, true],
+    );
     assert.equal(config.lora_r, 128);
     assert.deepEqual(config.lora_target_parameters, [
       "mlp.experts.gate_up_proj",
