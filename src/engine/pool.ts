@@ -3,10 +3,9 @@
  * alike share their beginning, and what a sequence sees is its path to the root. One structure is the cache of a chat,
  * of a batch, of continuations of one context and of prompts seen earlier.
  *
- * A slot is a row of every layer's tensors `[kv_heads, capacity, head_dim]`. The graph multiplies all rows up to the
- * capacity, so the capacity follows the use in small steps.
+ * A slot is a row of every layer's tensors `[kv_heads, capacity, head_dim]`, and stays where it is until it is forgotten and given to
+ * another token. Nobody pays for slots that are not on their path: the graph reads those alone.
  */
-const STEP = 256;
 export const ROOT = -1;
 
 /** float16 values are kept as their bits: only the graph computes with them. */
@@ -19,16 +18,20 @@ export interface PoolShape {
   head_dim: number;
 }
 
+/** The capacity grows in steps of so many slots, and of larger ones where a copy of all is long. */
+const STEP = 256;
+
 export class Pool {
   capacity = 0;
   /** A layer's keys and values, each `[kv_heads, capacity, head_dim]`. */
   tensors: { key: CacheTensor; value: CacheTensor }[];
-  private used = 0;
   private token: number[] = [];
   private parent: number[] = [];
   private depth: number[] = [];
   private last_use: number[] = [];
   private readonly children = new Map<string, number>();
+  /** Slots below the highest that hold no token. */
+  private readonly free = new Set<number>();
   private clock = 0;
 
   constructor(private readonly shape: PoolShape) {
@@ -40,7 +43,7 @@ export class Pool {
 
   /** Slots in use. */
   get size(): number {
-    return this.used;
+    return this.token.length - this.free.size;
   }
 
   /**
@@ -60,9 +63,11 @@ export class Pool {
     return path;
   }
 
-  /** A new slot after `parent`. It has keys and values, and room for them, from `store` on. */
+  /** A slot for a token after `parent`. It has keys and values, and room for them, from `store` on. */
   add(parent: number, token: number): number {
-    const slot = this.used++;
+    const [given] = this.free;
+    const slot = given ?? this.token.length;
+    this.free.delete(slot);
     this.token[slot] = token;
     this.parent[slot] = parent;
     this.depth[slot] = parent === ROOT ? 0 : this.depth[parent]! + 1;
@@ -72,19 +77,17 @@ export class Pool {
     return slot;
   }
 
-  /** Takes back the slots from `size` on, which were added but not computed. */
-  rollback(size: number): void {
-    for (let slot = size; slot < this.used; slot++) {
+  /** Forgets tokens on which none that is left stands. */
+  remove(slots: Iterable<number>): void {
+    for (const slot of slots) {
       const key = `${this.parent[slot]} ${this.token[slot]}`;
       if (this.children.get(key) === slot) this.children.delete(key);
+      this.free.add(slot);
     }
-    for (const list of [this.token, this.parent, this.depth, this.last_use]) list.length = size;
-    this.used = size;
-    this.shrink();
-  }
-
-  token_of(slot: number): number {
-    return this.token[slot]!;
+    let length = this.token.length;
+    while (this.free.delete(length - 1)) length--;
+    for (const list of [this.token, this.parent, this.depth, this.last_use]) list.length = length;
+    if (length < this.capacity / 4) this.resize(Math.ceil(length / STEP) * STEP);
   }
 
   /** The token's place in its sequence, from 0. */
@@ -96,12 +99,22 @@ export class Pool {
     return this.parent[slot]!;
   }
 
+  /** The slots from the root to `slot`. */
+  path_to(slot: number): number[] {
+    const path: number[] = [];
+    for (let at = slot; at !== ROOT; at = this.parent[at]!) path.push(at);
+    return path.reverse();
+  }
+
   /** Takes in `present [layers, 2, kv_heads, slots.length, head_dim]`. */
   store(present: CacheTensor, slots: readonly number[]): void {
     const { kv_heads, head_dim } = this.shape;
     const rows = slots.length;
-    // Not before: rows that hold nothing yet would be multiplied by the run that computes them.
-    if (this.used > this.capacity) this.resize(Math.ceil(this.used / STEP) * STEP);
+    // Not before: rows that hold nothing yet need no room.
+    if (this.token.length > this.capacity) {
+      const step = Math.max(STEP, 2 ** Math.floor(Math.log2(this.token.length / 16)));
+      this.resize(Math.ceil(this.token.length / step) * step);
+    }
     const contiguous = slots.every((slot, i) => slot === slots[0]! + i);
     let from = 0;
     for (const { key, value } of this.tensors) {
@@ -120,36 +133,21 @@ export class Pool {
     }
   }
 
-  /**
-   * Forgets the least recently used tokens beyond `keep` in number, but none that a slot of `pinned` stands on, and closes the gaps.
-   * Returns where a slot that is left lies now.
-   */
-  trim(pinned: readonly number[], keep: number): (slot: number) => number {
+  /** Forgets the least recently used tokens beyond `keep` in number, but none that a slot of `pinned` stands on. */
+  trim(pinned: readonly number[], keep: number): void {
     const own = new Set<number>();
     for (let slot of pinned) for (; slot !== ROOT && !own.has(slot); slot = this.parent[slot]!) own.add(slot);
-    const extra = this.used - own.size - keep;
-    if (extra <= 0) return (slot) => slot;
-    // A token is used whenever one after it is; later slots first, so that leaves go before what they stand on.
-    for (let slot = this.used - 1; slot >= 0; slot--) {
+    const extra = this.size - own.size - keep;
+    if (extra <= 0) return;
+    const others = [...this.token.keys()].filter((slot) => !this.free.has(slot) && !own.has(slot));
+    // A token is used whenever one after it is; so, of equal use, leaves go before what they stand on.
+    others.sort((a, b) => this.depth[b]! - this.depth[a]!);
+    for (const slot of others) {
       const parent = this.parent[slot]!;
       if (parent !== ROOT) this.last_use[parent] = Math.max(this.last_use[parent]!, this.last_use[slot]!);
     }
-    const order = [...this.token.keys()].filter((slot) => !own.has(slot));
-    order.sort((a, b) => this.last_use[a]! - this.last_use[b]! || b - a);
-    const gone = new Set(order.slice(0, extra));
-    const kept = [...this.token.keys()].filter((slot) => !gone.has(slot));
-    const moved = new Map(kept.map((slot, i) => [slot, i]));
-    this.move_rows(kept);
-    this.token = kept.map((slot) => this.token[slot]!);
-    this.depth = kept.map((slot) => this.depth[slot]!);
-    this.last_use = kept.map((slot) => this.last_use[slot]!);
-    this.parent = kept.map((slot) => (this.parent[slot] === ROOT ? ROOT : moved.get(this.parent[slot]!)!));
-    this.used = kept.length;
-    this.children.clear();
-    for (let slot = kept.length - 1; slot >= 0; slot--)
-      this.children.set(`${this.parent[slot]} ${this.token[slot]}`, slot);
-    this.shrink();
-    return (slot) => moved.get(slot)!;
+    others.sort((a, b) => this.last_use[a]! - this.last_use[b]! || this.depth[b]! - this.depth[a]!);
+    this.remove(others.slice(0, extra));
   }
 
   /** Forgets everything. */
@@ -157,28 +155,8 @@ export class Pool {
     this.trim([], 0);
   }
 
-  private move_rows(kept: readonly number[]): void {
-    const { kv_heads, head_dim } = this.shape;
-    for (const { key, value } of this.tensors) {
-      for (const tensor of [key, value]) {
-        for (let head = 0; head < kv_heads; head++) {
-          const base = head * this.capacity;
-          for (const [to, from] of kept.entries()) {
-            if (to !== from)
-              tensor.copyWithin((base + to) * head_dim, (base + from) * head_dim, (base + from + 1) * head_dim);
-          }
-        }
-      }
-    }
-  }
-
   private allocate(length: number): CacheTensor {
     return this.shape.dtype === "float16" ? new Uint16Array(length) : new Float32Array(length);
-  }
-
-  private shrink(): void {
-    const capacity = Math.ceil(this.used / STEP) * STEP;
-    if (capacity < this.capacity) this.resize(capacity);
   }
 
   private resize(capacity: number): void {

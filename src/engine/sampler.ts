@@ -5,7 +5,7 @@
 import { BimedixError } from "../errors.js";
 import type { SamplingOptions, TokenLogprob } from "./engine.js";
 
-/** `(logits) => token`; the logits are changed in place. `seen` holds the tokens that occurred and is kept by the caller. */
+/** `(logits) => token`. `seen` holds the tokens that occurred and is kept by the caller. */
 export type Sampler = (logits: Float32Array, seen: ReadonlySet<number>) => number;
 
 /** @throws BimedixError bad_option */
@@ -34,8 +34,10 @@ export function check_sampling(options: SamplingOptions): void {
 export function create_sampler(options: SamplingOptions, stream = 0): Sampler {
   const { do_sample = false, seed } = options;
   const random = generator(seed === undefined ? Math.floor(Math.random() * 2 ** 32) : seed, stream);
-  return (logits, seen) => {
-    penalize(logits, seen, options.repetition_penalty ?? 1);
+  const { repetition_penalty = 1 } = options;
+  return (given, seen) => {
+    let logits = given;
+    if (repetition_penalty !== 1) penalize((logits = given.slice()), seen, repetition_penalty);
     if (!do_sample) return argmax(logits);
     const kept = candidates(logits, options);
     let rest = random() * kept.reduce((sum, { weight }) => sum + weight, 0);
@@ -49,7 +51,6 @@ export function create_sampler(options: SamplingOptions, stream = 0): Sampler {
 
 /** Divides positive and multiplies negative logits of the tokens `seen`, in place. */
 export function penalize(logits: Float32Array, seen: Iterable<number>, penalty: number): void {
-  if (penalty === 1) return;
   for (const token of seen) logits[token]! *= logits[token]! > 0 ? 1 / penalty : penalty;
 }
 

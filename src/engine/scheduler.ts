@@ -1,16 +1,19 @@
 /**
- * Continuous batching: sequences join and leave between two runs of the model. A run takes one token of every sequence that is being
- * written and, in what room is left, the next piece of the prompts that are still being read; so nobody waits for a neighbour's
- * end, and a beginning that several share is computed once. Sequences of one adapter are one batch; adapters take turns.
+ * Continuous batching: sequences join and leave between two runs of the model. A step takes one token of every sequence that is being
+ * written and then the next piece of some prompts that are still being read; so nobody waits for a neighbour's end, and a
+ * beginning that several share is computed once. Sequences of one adapter are one batch; adapters take turns.
  */
 import { aborted, type BimedixError } from "../errors.js";
 import type { Abort, EngineState, GeneratedToken, GenerateOptions } from "./engine.js";
-import { ROOT } from "./pool.js";
+import { type Pool, ROOT } from "./pool.js";
 import { type Cache, NEW, type Runner } from "./runner.js";
 import { create_sampler, type Sampler, token_logprobs } from "./sampler.js";
 
 /** A prompt that waits for a beginning of at least so many tokens, which another is just computing, instead of computing it too. */
 const WORTH_WAITING = 16;
+
+/** So many cached tokens more cost less than a run of their own. */
+const MUCH = 512;
 
 /** One prompt and what becomes of it. */
 export class Sequence {
@@ -45,8 +48,7 @@ export class Sequence {
   /** Takes the next token from its logits; whether the sequence goes on. */
   advance(logits: Float32Array, room: boolean): boolean {
     const { top_logprobs } = this.options;
-    const own = logits.slice();
-    const token_id = this.sample(own, this.seen);
+    const token_id = this.sample(logits, this.seen);
     this.on_token({
       sequence: this.number,
       token_id,
@@ -135,52 +137,56 @@ export class Scheduler {
     return next;
   }
 
-  /** One run of the model. */
+  /** One token of every sequence that is written, and a piece of what is read. */
   private async step(cache: Cache): Promise<void> {
-    const { runner } = this;
     const own = this.running.filter((sequence) => sequence.cache === cache);
-    const tokens: { slot: number; token_id: number }[] = [];
-    const wanted: { row: number; sequence: Sequence }[] = [];
-    const parts: { sequence: Sequence; first: number; count: number }[] = [];
-    const writing = own.filter(({ next }) => next !== null);
-    for (const sequence of writing) {
-      wanted.push({ row: tokens.length, sequence });
-      parts.push({ sequence, first: tokens.length, count: 1 });
-      tokens.push({ slot: sequence.slot, token_id: sequence.next! });
-    }
-    const room = runner.chunk_size(cache);
+    for (const sequence of own) if (sequence.next === null) this.follow(sequence);
+    const single = own.filter(({ next, prompt, read }) => next !== null || prompt.length - read === 1);
+    for (const group of of_like_length(single, cache.pool)) await this.compute(cache, group, 1);
+    // Pieces of one run are equally long: as the first can be. Who has as much left joins, while there is room.
+    const reading: Sequence[] = [];
+    let [length, room] = [0, 0];
     for (const sequence of own) {
-      if (sequence.next !== null || tokens.length >= room) continue;
-      this.follow(sequence);
-      if (parts.some((part) => shares(part.sequence, sequence))) continue;
-      const { prompt, read } = sequence;
-      const count = Math.min(prompt.length - read, room - tokens.length);
-      parts.push({ sequence, first: tokens.length, count });
-      for (let i = 0; i < count; i++)
-        tokens.push({ slot: i === 0 ? sequence.slot : NEW + tokens.length - 1, token_id: prompt[read + i]! });
-      if (read + count === prompt.length) wanted.push({ row: tokens.length - 1, sequence });
+      const left = sequence.prompt.length - sequence.read;
+      if (sequence.next !== null || left <= 1) continue;
+      if (reading.length === 0) {
+        room = this.runner.chunk_size(sequence.read);
+        length = Math.min(left, room);
+      }
+      if (left < length || room < length || reading.some((other) => shares(other, sequence))) continue;
+      reading.push(sequence);
+      room -= length;
     }
+    if (reading.length > 0) await this.compute(cache, reading, length);
+  }
+
+  /** One run of the model: the next `length` tokens of some sequences. */
+  private async compute(cache: Cache, sequences: readonly Sequence[], length: number): Promise<void> {
+    const { runner } = this;
+    const tokens = sequences.map(({ slot, next, prompt, read }) =>
+      next !== null
+        ? [{ slot, token_id: next }]
+        : Array.from({ length }, (_, i) => ({ slot: i === 0 ? slot : NEW + i - 1, token_id: prompt[read + i]! })),
+    );
+    /** Whose next token is read from this run. */
+    const writing = sequences.filter(({ next, prompt, read }) => next !== null || read + length === prompt.length);
+    const rows = writing.map((sequence) => (sequences.indexOf(sequence) + 1) * length - 1);
     let result: Awaited<ReturnType<Runner["run"]>>;
     try {
-      result = await runner.run(
-        cache,
-        tokens,
-        wanted.map(({ row }) => row),
-        undefined,
-      );
+      result = await runner.run(cache, tokens, rows, undefined);
     } catch (error) {
       // A run that fails fails for all that were in it.
-      this.leave(parts.map(({ sequence }) => sequence));
-      for (const { sequence } of parts) sequence.on_end(error);
+      this.leave(sequences);
+      for (const sequence of sequences) sequence.on_end(error);
       return;
     }
     const here = new Set(this.running);
-    for (const { sequence, first, count } of parts) {
-      sequence.slot = result.slots[first + count - 1]!;
-      if (sequence.next === null) sequence.read += count;
+    for (const [i, sequence] of sequences.entries()) {
+      sequence.slot = result.slots[(i + 1) * length - 1]!;
+      if (sequence.next === null) sequence.read += length;
     }
     const ended: { sequence: Sequence; error?: BimedixError }[] = [];
-    for (const [i, { sequence }] of wanted.entries()) {
+    for (const [i, sequence] of writing.entries()) {
       // Who left during the run is not told of it.
       if (!here.has(sequence)) continue;
       const room = cache.pool.position_of(sequence.slot) + 2 < runner.config.max_position_embeddings;
@@ -208,7 +214,7 @@ export class Scheduler {
     for (const { cache } of sequences) this.untidy.add(cache);
   }
 
-  /** Between runs, since slots move. What the last sequence leaves behind stays: nobody pays for it, and the next may begin with it. */
+  /** Between steps. What the last sequence leaves behind stays: nobody pays for it, and the next may begin with it. */
   private tidy(): void {
     for (const cache of this.untidy) if (this.running.some((sequence) => sequence.cache === cache)) this.trim(cache);
     this.untidy.clear();
@@ -217,12 +223,26 @@ export class Scheduler {
   /** Forgets what no sequence stands on. */
   private trim(cache: Cache): void {
     const own = this.running.filter((sequence) => sequence.cache === cache);
-    const moved = cache.pool.trim(
+    cache.pool.trim(
       own.map(({ slot }) => slot),
       this.runner.cached_tokens,
     );
-    for (const sequence of own) if (sequence.slot !== ROOT) sequence.slot = moved(sequence.slot);
   }
+}
+
+/** In groups in which nobody is much longer than another: a run computes as if all were as long as the longest. */
+function of_like_length(sequences: readonly Sequence[], pool: Pool): Sequence[][] {
+  const groups: Sequence[][] = [];
+  let limit = -1;
+  const length_of = ({ slot }: Sequence) => (slot === ROOT ? 0 : pool.position_of(slot) + 1);
+  for (const sequence of sequences.toSorted((a, b) => length_of(a) - length_of(b))) {
+    if (length_of(sequence) > limit) {
+      groups.push([]);
+      limit = 2 * length_of(sequence) + MUCH;
+    }
+    groups.at(-1)!.push(sequence);
+  }
+  return groups;
 }
 
 /** Whether one is about to compute a beginning that the other would compute too. */

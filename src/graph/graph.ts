@@ -33,7 +33,7 @@ export const MICROSOFT = "com.microsoft";
 const OPSET = 21;
 const IR_VERSION = 10;
 
-export type Attribute = number | { float: number } | string | readonly number[];
+export type Attribute = number | { float: number } | string | readonly number[] | Graph;
 
 export class Value {
   constructor(
@@ -75,7 +75,11 @@ export class Graph {
   private readonly constants = new Map<string, Value>();
   private next_id = 0;
 
-  constructor(readonly name: string) {}
+  /** @param outer the graph of which this is a branch: its values may be read here */
+  constructor(
+    readonly name: string,
+    private readonly outer: Graph | null = null,
+  ) {}
 
   input(name: string, dtype: DataType, dims: readonly Dim[]): Value {
     const value = new Value(this, name, dtype, dims);
@@ -97,6 +101,7 @@ export class Graph {
 
   /** A small int64 or float32 constant; equal constants are stored once. Without `dims` it is a vector. */
   constant(dtype: "int64" | "float32", values: readonly number[], dims: readonly number[] = [values.length]): Value {
+    if (this.outer) return this.outer.constant(dtype, values, dims);
     const key = `${dtype}[${dims}] ${values}`;
     let value = this.constants.get(key);
     if (!value) {
@@ -123,12 +128,17 @@ export class Graph {
     domain = "",
   ): Value[] {
     for (const input of inputs) {
-      if (input && input.graph !== this)
+      if (input && input.graph !== this && input.graph !== this.outer)
         throw new TypeError(`${op_type}: ${input} belongs to graph ${input.graph.name}`);
     }
-    const values = outputs.map(({ dtype, dims }) => new Value(this, `${op_type}_${this.next_id++}`, dtype, dims));
+    const values = outputs.map(({ dtype, dims }) => new Value(this, this.fresh_name(op_type), dtype, dims));
     this.nodes.push({ op_type, domain, inputs, outputs: values, attributes });
     return values;
+  }
+
+  /** Names in a branch must not be those around it. */
+  private fresh_name(op_type: string): string {
+    return this.outer ? this.outer.fresh_name(op_type) : `${op_type}_${this.next_id++}`;
   }
 
   /**
@@ -145,25 +155,31 @@ export class Graph {
   /** The nodes that outputs need, in order; the others are not part of the model. */
   private needed(): Node[] {
     const read = new Set<Value | null>(this.outputs.map(({ value }) => value));
-    const needed = this.nodes.toReversed().filter(({ inputs, outputs }) => {
+    const needed = this.nodes.toReversed().filter(({ inputs, outputs, attributes }) => {
       if (!outputs.some((output) => read.has(output))) return false;
       for (const input of inputs) read.add(input);
+      for (const branch of Object.values(attributes))
+        if (branch instanceof Graph) for (const { inputs } of branch.nodes) for (const input of inputs) read.add(input);
       return true;
     });
     return needed.reverse();
   }
 
-  /** The ModelProto. */
-  serialize(): Uint8Array {
+  /** The GraphProto. */
+  private message(outer_name_of: (value: Value) => string = ({ name }) => name): Message {
     const names = new Map(this.outputs.map(({ name, value }) => [value, name]));
-    const name_of = (value: Value | null): string => (value ? (names.get(value) ?? value.name) : "");
+    const name_of = (value: Value | null): string => (value ? (names.get(value) ?? outer_name_of(value)) : "");
+    const attribute_of = (name: string, value: Attribute): Message =>
+      value instanceof Graph
+        ? new Message().bytes(1, name).bytes(6, value.message(name_of)).int(20, 5)
+        : attribute(name, value);
     const graph = new Message();
     for (const node of this.needed()) {
       const message = new Message();
       for (const input of node.inputs) message.bytes(1, name_of(input));
       for (const output of node.outputs) message.bytes(2, name_of(output));
       message.bytes(3, node.outputs[0]?.name ?? "").bytes(4, node.op_type);
-      for (const [name, value] of Object.entries(node.attributes)) message.bytes(5, attribute(name, value));
+      for (const [name, value] of Object.entries(node.attributes)) message.bytes(5, attribute_of(name, value));
       if (node.domain) message.bytes(7, node.domain);
       graph.bytes(1, message);
     }
@@ -171,8 +187,12 @@ export class Graph {
     for (const { value, bytes } of this.initializers.values()) graph.bytes(5, tensor(value, bytes));
     for (const input of this.inputs) graph.bytes(11, value_info(input.name, input));
     for (const { name, value } of this.outputs) graph.bytes(12, value_info(name, value));
+    return graph;
+  }
 
-    const model = new Message().int(1, IR_VERSION).bytes(2, "bimedix").bytes(7, graph);
+  /** The ModelProto. */
+  serialize(): Uint8Array {
+    const model = new Message().int(1, IR_VERSION).bytes(2, "bimedix").bytes(7, this.message());
     for (const [domain, version] of [["", OPSET] as const, [MICROSOFT, 1] as const]) {
       model.bytes(8, new Message().bytes(1, domain).int(2, version));
     }
@@ -194,7 +214,7 @@ function tensor(value: Value, bytes: TensorBytes): Message {
   return message.int(14, 1);
 }
 
-function attribute(name: string, value: Attribute): Message {
+function attribute(name: string, value: Exclude<Attribute, Graph>): Message {
   const message = new Message().bytes(1, name);
   if (typeof value === "number") return message.int(3, value).int(20, 2);
   if (typeof value === "string") return message.bytes(4, value).int(20, 3);

@@ -3,7 +3,7 @@
  * where the graph is built. Standard operators: https://onnx.ai/onnx/operators/ ; the contrib ones (`MICROSOFT`):
  * https://github.com/microsoft/onnxruntime/blob/main/docs/ContribOperators.md
  */
-import { type DataType, type Dim, data_types, MICROSOFT, type Value } from "./graph.js";
+import { type DataType, type Dim, data_types, Graph, MICROSOFT, type Value } from "./graph.js";
 
 type Attributes = Parameters<Value["graph"]["node"]>[3];
 
@@ -237,9 +237,29 @@ export function matmul_nf4(x: Value, weight: Nf4Matrix): Value {
   return reshape(turned, [-1, columns], [tokens, columns]);
 }
 
-export function gather(x: Value, indices: Value, axis = 0): Value {
+/** @param graph that of `x`, or a branch of it */
+export function gather(x: Value, indices: Value, axis = 0, graph = x.graph): Value {
   const dims = [...x.dims.slice(0, axis), ...indices.dims, ...x.dims.slice(axis + 1)];
-  return single("Gather", [x, indices], dims, { attributes: { axis } });
+  return graph.node("Gather", [x, indices], [{ dtype: x.dtype, dims }], { axis })[0]!;
+}
+
+/** The value of one of two branches, each a graph of its own that may read what is around it; a bool `[]` says which. */
+export function either(
+  condition: Value,
+  then_branch: (branch: Graph) => Value,
+  else_branch: (branch: Graph) => Value,
+  dims: readonly Dim[],
+): Value {
+  const branch = (name: string, build: (branch: Graph) => Value) => {
+    const graph = new Graph(name, condition.graph);
+    const value = build(graph);
+    graph.output(value.name, value);
+    return { graph, dtype: value.dtype };
+  };
+  const [then, otherwise] = [branch("then", then_branch), branch("else", else_branch)];
+  if (then.dtype !== otherwise.dtype) fail("If", [condition], `branches give ${then.dtype} and ${otherwise.dtype}`);
+  const attributes = { then_branch: then.graph, else_branch: otherwise.graph };
+  return single("If", [condition], dims, { dtype: then.dtype, attributes });
 }
 
 /** The rows of `x` in the order `indices`, whose derivative is `adjoint`: the rows back in their places, and repeated ones summed. */
@@ -279,8 +299,10 @@ export const zeros_like = (x: Value): Value => single("ConstantOfShape", [shape_
 /** `x` repeated along its dimensions of 1 to the shape of `like`. */
 export const expand_like = (x: Value, like: Value): Value => single("Expand", [x, shape_of(like)], like.dims);
 
-export function unsqueeze(x: Value, axis: number): Value {
-  return single("Unsqueeze", [x, x.graph.constant("int64", [axis])], x.dims.toSpliced(axis, 0, 1));
+/** @param graph that of `x`, or a branch of it */
+export function unsqueeze(x: Value, axis: number, graph = x.graph): Value {
+  const dims = x.dims.toSpliced(axis, 0, 1);
+  return graph.node("Unsqueeze", [x, graph.constant("int64", [axis])], [{ dtype: x.dtype, dims }])[0]!;
 }
 
 /**

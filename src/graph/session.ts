@@ -65,6 +65,10 @@ export async function create_session(graph: Graph, options: SessionOptions): Pro
 export const int64 = (values: ArrayLike<number>, dims: readonly number[] = [values.length]) =>
   new Tensor("int64", BigInt64Array.from(values, BigInt), dims);
 
+export const bool = (value: boolean) => new Tensor("bool", Uint8Array.of(Number(value)), []);
+
+export const int32 = (values: Int32Array, dims: readonly number[]) => new Tensor("int32", values, dims);
+
 /** A tensor of float16 values given as their bits, or of float32 values. */
 export const floats = (data: Float32Array | Uint16Array, dims: readonly number[]) =>
   data instanceof Uint16Array ? new Tensor("float16", data, dims) : new Tensor("float32", data, dims);

@@ -2,15 +2,15 @@
  * The decoder, whole: Mixtral, and Llama and Mistral as its dense case, in the checkpoint's own words.
  * It computes what transformers' modeling_mixtral.py and modeling_llama.py compute.
  *
- * It sees a flat list of new tokens and the keys and values of cached ones; an additive bias says which token sees
- * which. So a prefill, a single next token, a batch of sequences of different lengths and several continuations of one
- * context are one graph with another bias, and nothing is padded.
+ * It sees the new tokens of some sequences, equally many of each, and the keys and values of the cached ones that each sequence goes
+ * on from; an additive bias says which token sees which. So a prefill, the next token of sequences of different lengths and
+ * several continuations of one context are one graph with another bias. Attention costs what a sequence itself is long.
  *
  * Rejected: GroupQueryAttention, which copies the past into the present at every token unless both are one buffer, which
  * the Node binding cannot arrange; QMoE, which dequantises expert by expert (3 to 20 times slower on a CPU); tables of
  * angles as long as the context, where the angles of the new tokens are enough.
  */
-import type { Value } from "../graph/graph.js";
+import type { Dim, Value } from "../graph/graph.js";
 import * as op from "../graph/ops.js";
 import type { ModelConfig } from "./config.js";
 
@@ -27,15 +27,18 @@ export interface DecoderWeights {
 }
 
 export interface DecoderInputs {
-  /** int64 `[tokens]`: the new tokens, in any order in which a token follows what it sees. */
+  /** int64 `[tokens]`: the new tokens, sequence after sequence, in any order in which a token follows what it sees. */
   input_ids: Value;
   /** int64 `[tokens]` */
   position_ids: Value;
-  /** float32 `[tokens, visible]`, visible = cached + tokens: 0 where a token sees, very negative elsewhere. */
+  /**
+   * float32 `[sequences, 1, length, visible]`, length = tokens / sequences, visible = cached + length: 0 where a token sees, very
+   * negative elsewhere.
+   */
   attention_bias: Value;
   /** int64 `[rows]`: which of the tokens go on to the vocabulary. */
   logits_rows: Value;
-  /** A layer: rotated keys and values of the cached tokens, float32 `[kv_heads, cached, head_dim]`. */
+  /** A layer: rotated keys and values of each sequence's cached tokens, float32 `[kv_heads, sequences, cached, head_dim]`. */
   past: { key: Value; value: Value }[];
   /**
    * What the cache keeps keys and values in. Those of the new tokens are rounded to it before anything sees them, so that a
@@ -50,7 +53,7 @@ export type CacheType = "float32" | "float16";
 export interface DecoderOutputs {
   /** float32 `[rows, vocab]` */
   logits: Value;
-  /** A layer: rotated keys and values of the new tokens, in the cache's type, `[kv_heads, tokens, head_dim]`. */
+  /** A layer: rotated keys and values of the new tokens, in the cache's type, `[kv_heads, sequences, length, head_dim]`. */
   present: { key: Value; value: Value }[];
   /** A layer of experts: float32 `[tokens, experts]`; the last layer has only the `rows`. */
   router_logits: Value[];
@@ -120,12 +123,17 @@ export function decoder_layer(
 }
 
 interface Mask {
-  /** float32 `[tokens, visible]`, or for a batch `[batch, 1, 1, tokens, visible]` */
+  /** As `DecoderInputs.attention_bias` */
   bias: Value;
-  batch: number;
-  /** int64 `[2]`: how many cached and how many new tokens there are. */
+  /** int64 `[2]`: how many cached and how many new tokens a sequence has. */
   sizes: Value | null;
-  /** The shapes `[batch, kv_heads, group, tokens, visible]` and `[batch * kv_heads, group * tokens, visible]`. */
+  /** Shapes: of the heads in their groups, `[kv_heads, group, sequences, length, head_dim]`, */
+  heads: Value;
+  /** of keys and values, `[kv_heads, sequences, length, head_dim]`, */
+  keys: Value;
+  /** of what a group's rows of a sequence mix to, `[kv_heads, sequences, group, length, head_dim]`, */
+  mixed: Value;
+  /** and of the scores, `[kv_heads, sequences, group, length, visible]` and `[kv_heads, sequences, group * length, visible]`. */
   by_head: Value;
   by_row: Value;
 }
@@ -133,8 +141,8 @@ interface Mask {
 /**
  * What is the same in every layer: the angles of the tokens' positions, and who sees whom.
  *
- * @param position_ids int64 `[batch * tokens]`
- * @param attention_bias as `Mask.bias`; a batch is one of equally long sequences
+ * @param position_ids int64 `[tokens]`
+ * @param attention_bias as in `DecoderInputs`
  * @param past the cached keys of a layer, or null
  */
 export function layer_context(
@@ -143,33 +151,33 @@ export function layer_context(
   attention_bias: Value,
   past: Value | null,
 ): Pick<LayerContext, "rope" | "mask"> {
+  const { num_key_value_heads, num_attention_heads, head_dim } = config;
   const int = (value: number) => position_ids.graph.constant("int64", [value]);
-  const { num_key_value_heads: kv_heads, num_attention_heads: heads } = config;
-  const batch = attention_bias.dims.length === 5 ? (attention_bias.dim(0) as number) : 1;
-  const tokens = op.length_of(attention_bias, attention_bias.dims.length - 2);
-  const visible = op.length_of(attention_bias, attention_bias.dims.length - 1);
+  const shape = (...lengths: Value[]) => op.concat(lengths, 0, lengths.length);
+  const [kv_heads, group, channels] = [num_key_value_heads, num_attention_heads / num_key_value_heads, head_dim].map(
+    int,
+  );
+  const [sequences, length, visible] = [0, 2, 3].map((axis) => op.length_of(attention_bias, axis));
   const mask = {
     bias: attention_bias,
-    batch,
-    sizes: past && op.concat([op.length_of(past, 1), tokens], 0, 2),
-    by_head: op.concat([int(batch), int(kv_heads), int(heads / kv_heads), tokens, visible], 0, 5),
-    by_row: op.concat([int(batch * kv_heads), int(-1), visible], 0, 3),
+    sizes: past && shape(op.length_of(past, 2), length!),
+    heads: shape(kv_heads!, group!, sequences!, length!, channels!),
+    keys: shape(kv_heads!, sequences!, length!, channels!),
+    mixed: shape(kv_heads!, sequences!, group!, length!, channels!),
+    by_head: shape(kv_heads!, sequences!, group!, length!, visible!),
+    by_row: shape(kv_heads!, sequences!, int(-1), visible!),
   };
-  return { rope: rotary_tables(config, position_ids, batch), mask };
+  return { rope: rotary_tables(config, position_ids), mask };
 }
 
 /** The angles of the new tokens only: there is no table as long as the context. */
-function rotary_tables(
-  config: ModelConfig,
-  position_ids: Value,
-  batch: number,
-): { positions: Value; cos: Value; sin: Value } {
+function rotary_tables(config: ModelConfig, position_ids: Value): { positions: Value; cos: Value; sin: Value } {
   const graph = position_ids.graph;
   const inv_freq = inverse_frequencies(config);
   const position = op.reshape(op.cast(position_ids, "float32"), [-1, 1], ["tokens", 1]);
   const angles = op.mul(position, graph.constant("float32", inv_freq, [1, inv_freq.length]));
   const row = op.range(op.length_of(position_ids, 0), "tokens");
-  return { positions: op.reshape(row, [batch, -1], [batch, "tokens"]), cos: op.cos(angles), sin: op.sin(angles) };
+  return { positions: op.unsqueeze(row, 0), cos: op.cos(angles), sin: op.sin(angles) };
 }
 
 /**
@@ -196,38 +204,38 @@ function attention(
   x: Value,
   { rope, mask, past = null, cache = "float32" }: LayerContext,
 ): { output: Value; key: Value; value: Value } {
-  const { batch } = mask;
+  const [sequences, length, visible] = [0, 2, 3].map((axis) => mask.bias.dim(axis)) as [Dim, Dim, Dim];
   const group = heads / kv_heads;
-  // [batch * tokens, heads * head_dim] -> [batch, heads, tokens, head_dim]
+  // [tokens, heads * head_dim] -> [1, heads, tokens, head_dim]
   const apart = (value: Value, num_heads: number) => {
-    const by_token = op.reshape(value, [batch, -1, num_heads, head_dim], [batch, "tokens", num_heads, head_dim]);
+    const by_token = op.reshape(value, [1, -1, num_heads, head_dim], [1, "tokens", num_heads, head_dim]);
     return op.transpose(by_token, [0, 2, 1, 3]);
   };
   const rotate = (value: Value) => op.rotary(value, rope.positions, rope.cos, rope.sin);
-  const joined = (value: Value, rows: string) =>
-    op.reshape(value, [batch * kv_heads, -1, head_dim], [batch * kv_heads, rows, head_dim]);
+  const of_sequences = (value: Value) => op.reshape(value, mask.keys, [kv_heads, sequences, length, head_dim]);
   const [q, k, v] = weights.linears([`${name}.q_proj.weight`, `${name}.k_proj.weight`, `${name}.v_proj.weight`], x);
-  // The heads of a group share their keys, so they are rows of one product: [batch * kv_heads, group * tokens, head_dim]
-  const query = joined(rotate(apart(q!, heads)), "group * tokens");
+  // The heads of a group share their keys, so they are rows of one product: [kv_heads, sequences, group * length, head_dim]
+  const in_groups = op.reshape(rotate(apart(q!, heads)), mask.heads, [kv_heads, group, sequences, length, head_dim]);
+  const rows = [kv_heads, sequences, "group * length"];
+  const query = op.reshape(op.transpose(in_groups, [0, 2, 1, 3, 4]), [0, 0, -1, head_dim], [...rows, head_dim]);
   const kept = {
-    key: op.cast(joined(rotate(apart(k!, kv_heads)), "tokens"), cache),
-    value: op.cast(joined(apart(v!, kv_heads), "tokens"), cache),
+    key: op.cast(of_sequences(rotate(apart(k!, kv_heads))), cache),
+    value: op.cast(of_sequences(apart(v!, kv_heads)), cache),
   };
   const [key, value] = [op.cast(kept.key, "float32"), op.cast(kept.value, "float32")];
   const scale = { transpose_b: true, alpha: head_dim ** -0.5 };
   const own = op.matmul(query, key, scale);
-  const visible = mask.bias.dim(-1);
   const scores = past ? op.concat([op.matmul(query, past.key, scale), own], -1, visible) : own;
-  const by_head = op.reshape(scores, mask.by_head, [batch, kv_heads, group, "tokens", visible]);
+  const by_head = op.reshape(scores, mask.by_head, [kv_heads, sequences, group, length, visible]);
   const weight = op.softmax(op.add(by_head, mask.bias));
-  const by_row = op.reshape(weight, mask.by_row, [batch * kv_heads, "group * tokens", visible]);
+  const by_row = op.reshape(weight, mask.by_row, [...rows, visible]);
   let mixed: Value;
   if (past) {
-    const [to_past, to_new] = op.split(by_row, -1, mask.sizes!, ["cached", "tokens"]);
+    const [to_past, to_new] = op.split(by_row, -1, mask.sizes!, ["cached", length]);
     mixed = op.add(op.matmul(to_past!, past.value), op.matmul(to_new!, value));
   } else mixed = op.matmul(by_row, value);
-  const heads_apart = op.reshape(mixed, [batch, heads, -1, head_dim], [batch, heads, "tokens", head_dim]);
-  const by_token = op.transpose(heads_apart, [0, 2, 1, 3]);
+  const heads_apart = op.reshape(mixed, mask.mixed, [kv_heads, sequences, group, length, head_dim]);
+  const by_token = op.transpose(heads_apart, [1, 3, 0, 2, 4]);
   const output = op.reshape(by_token, [-1, heads * head_dim], [x.dim(0), heads * head_dim]);
   return { output: weights.linear(`${name}.o_proj.weight`, output), ...kept };
 }

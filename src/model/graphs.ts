@@ -13,7 +13,10 @@ import { type StoredTensor, TENSOR_TABLE, tensor_table, Weights } from "./weight
 /**
  * The engine's graph: `decoder` as it is.
  *
- *   input_ids, position_ids, attention_bias, logits_rows, past_key.N, past_value.N   as in `DecoderInputs`
+ *   input_ids, position_ids, attention_bias, logits_rows   as in `DecoderInputs`
+ *   past_key.N, past_value.N   [kv_heads, slots, head_dim], the whole cache of layer N in the cache's type
+ *   past_slots                 int32 [sequences, cached]: what each sequence goes on from; a shorter one is filled up with any
+ *   past_is_whole              bool []: one sequence goes on from the whole cache instead, which is then not copied
  *   A and B of each tensor in `adapted`, of any rank, 0 included; B with its scale in it
  *   -> logits         float32 [rows, vocab]
  *   -> present        [layers, 2, kv_heads, tokens, head_dim]   keys, then values, of the new tokens, in the cache's type
@@ -44,11 +47,22 @@ export function engine_graph(
             return { a, b: graph.input(lora_b_name(name), "float32", [rows, rank]), scale: 1 };
           },
         });
-  const past = (name: string) => op.cast(graph.input(name, cache, [kv_heads, "cached", head_dim]), "float32");
+  const past_slots = graph.input("past_slots", "int32", ["sequences", "cached"]);
+  const past_is_whole = graph.input("past_is_whole", "bool", []);
+  const past = (name: string) => {
+    const slots = graph.input(name, cache, [kv_heads, "slots", head_dim]);
+    const dims = [kv_heads, "sequences", "cached", head_dim];
+    return op.either(
+      past_is_whole,
+      (branch) => op.cast(op.unsqueeze(slots, 1, branch), "float32"),
+      (branch) => op.cast(op.gather(slots, past_slots, 1, branch), "float32"),
+      dims,
+    );
+  };
   const { logits, present, router_logits } = decoder(config, weights, {
     input_ids: graph.input("input_ids", "int64", ["tokens"]),
     position_ids: graph.input("position_ids", "int64", ["tokens"]),
-    attention_bias: graph.input("attention_bias", "float32", ["tokens", "visible"]),
+    attention_bias: graph.input("attention_bias", "float32", ["sequences", 1, "length", "visible"]),
     logits_rows: graph.input("logits_rows", "int64", ["rows"]),
     past: Array.from({ length: layers }, (_, n) => ({
       key: past(`past_key.${n}`),
@@ -90,14 +104,14 @@ export function exported_graph(config: ModelConfig, stored: ReadonlyMap<string, 
   const past = Array.from({ length: layers }, (_, n) => {
     const [key, value] = ["key", "value"].map((kind) => {
       const input = graph.input(`past_key_values.${n}.${kind}`, "float32", [1, kv_heads, "cached", head_dim]);
-      return op.reshape(input, [kv_heads, -1, head_dim], [kv_heads, "cached", head_dim]);
+      return op.transpose(input, [1, 0, 2, 3]);
     });
     return { key: key!, value: value! };
   });
 
   // Token i of the new ones stands at column cached + i and sees the columns up to it, within the window.
   const column = op.reshape(op.range(op.length_of(attention_mask, 0), "visible"), [1, -1], [1, "visible"]);
-  const own = op.add(op.range(op.length_of(input_ids, 0), "tokens"), op.length_of(past[0]!.key, 1));
+  const own = op.add(op.range(op.length_of(input_ids, 0), "tokens"), op.length_of(past[0]!.key, 2));
   const distance = op.sub(op.reshape(own, [-1, 1], ["tokens", 1]), column);
   const int = (value: number) => graph.constant("int64", [value]);
   let sees = op.and(
@@ -105,7 +119,8 @@ export function exported_graph(config: ModelConfig, stored: ReadonlyMap<string, 
     op.greater(op.reshape(attention_mask, [1, -1], [1, "visible"]), int(0)),
   );
   if (config.sliding_window !== null) sees = op.and(sees, op.greater(int(config.sliding_window), distance));
-  const attention_bias = op.where(sees, graph.constant("float32", [0]), graph.constant("float32", [HIDDEN]));
+  const bias = op.where(sees, graph.constant("float32", [0]), graph.constant("float32", [HIDDEN]));
+  const attention_bias = op.unsqueeze(op.unsqueeze(bias, 0), 0);
 
   const logits_rows = op.range(op.length_of(input_ids, 0), "tokens");
   const weights = new Weights(graph, stored, 4);
@@ -113,11 +128,8 @@ export function exported_graph(config: ModelConfig, stored: ReadonlyMap<string, 
   graph.output("logits", op.reshape(logits, [1, -1, config.vocab_size], [1, "tokens", config.vocab_size]));
   for (const [n, layer] of present.entries()) {
     for (const kind of ["key", "value"] as const) {
-      const whole = op.concat([past[n]![kind], layer[kind]], 1, "visible");
-      graph.output(
-        `present.${n}.${kind}`,
-        op.reshape(whole, [1, kv_heads, -1, head_dim], [1, kv_heads, "visible", head_dim]),
-      );
+      const whole = op.concat([past[n]![kind], layer[kind]], 2, "visible");
+      graph.output(`present.${n}.${kind}`, op.transpose(whole, [1, 0, 2, 3]));
     }
   }
   return graph;

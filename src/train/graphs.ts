@@ -49,7 +49,7 @@ type Build = (graph: Graph, weights: LoraWeights) => { input: Value; outputs: Re
 /**
  * One layer.
  *
- *   hidden [batch * tokens, hidden_size], position_ids int64 [batch * tokens], attention_bias [batch, 1, 1, tokens, tokens],
+ *   hidden [batch * tokens, hidden_size], position_ids int64 [batch * tokens], attention_bias [batch, 1, tokens, tokens],
  *   the layer's tensors under the names of layer 0, dropout_seed int64 [1] where there is dropout
  *   -> output [batch * tokens, hidden_size], router_logits [batch * tokens, experts]
  */
@@ -58,7 +58,7 @@ export function layer_graphs(shape: TrainShape): Pair {
   return pair("layer", shape, (graph, weights) => {
     const input = graph.input("hidden", "float32", ["rows", config.hidden_size]);
     const position_ids = graph.input("position_ids", "int64", ["rows"]);
-    const bias = graph.input("attention_bias", "float32", [batch, 1, 1, "tokens", "tokens"]);
+    const bias = graph.input("attention_bias", "float32", [batch, 1, "tokens", "tokens"]);
     const normed = op.rms_norm(input, weights.vector("model.layers.0.input_layernorm.weight"), config.rms_norm_eps);
     const context = layer_context(config, position_ids, bias, null);
     const { hidden, output, router_logits } = decoder_layer(config, weights, "model.layers.0", input, normed, context);

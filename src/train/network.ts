@@ -268,7 +268,7 @@ export class Network {
 
 const of_layer = (name: string, layer: number) => name.replace("model.layers.0.", `model.layers.${layer}.`);
 
-/** `[sequences, 1, 1, tokens, tokens]`: a token sees what stands before it in its document, and itself. */
+/** `[sequences, 1, tokens, tokens]`: a token sees what stands before it in its document, and itself. */
 function attention_bias({ sequences, documents }: Batch, window: number | null): Tensor {
   const tokens = documents.length / sequences;
   const bias = new Float32Array(sequences * tokens * tokens).fill(HIDDEN);
@@ -280,7 +280,7 @@ function attention_bias({ sequences, documents }: Batch, window: number | null):
       bias.fill(0, (first + row) * tokens + from, (first + row) * tokens + row + 1);
     }
   }
-  return float32(bias, [sequences, 1, 1, tokens, tokens]);
+  return float32(bias, [sequences, 1, tokens, tokens]);
 }
 
 /** A 32-bit number that depends on both. */

@@ -47,11 +47,11 @@ for (const name of ["mixtral-4-experts-fused", "llama3-rope"]) {
       const { logits } = decoder(config, weights, {
         input_ids: graph.input("input_ids", "int64", ["tokens"]),
         position_ids: graph.input("position_ids", "int64", ["tokens"]),
-        attention_bias: graph.input("attention_bias", "float32", ["tokens", "visible"]),
+        attention_bias: graph.input("attention_bias", "float32", [1, 1, "tokens", "visible"]),
         logits_rows: graph.input("logits_rows", "int64", ["rows"]),
         past: Array.from({ length: layers }, (_, n) => ({
-          key: graph.input(`past_key.${n}`, "float32", [kv_heads, "cached", head_dim]),
-          value: graph.input(`past_value.${n}`, "float32", [kv_heads, "cached", head_dim]),
+          key: graph.input(`past_key.${n}`, "float32", [kv_heads, 1, "cached", head_dim]),
+          value: graph.input(`past_value.${n}`, "float32", [kv_heads, 1, "cached", head_dim]),
         })),
       });
       graph.output("logits", logits);
@@ -68,14 +68,14 @@ for (const name of ["mixtral-4-experts-fused", "llama3-rope"]) {
         position_ids: int64(ids.map((_, i) => i)),
         attention_bias: float32(
           Float32Array.from({ length: count * count }, (_, i) => (i % count > Math.floor(i / count) ? -1e30 : 0)),
-          [count, count],
+          [1, 1, count, count],
         ),
         logits_rows: int64(ids.map((_, i) => i)),
         seed: float32(new Float32Array(count * vocab), [count, vocab]),
       };
       for (let n = 0; n < layers; n++)
         for (const kind of ["key", "value"])
-          feeds[`past_${kind}.${n}`] = float32(new Float32Array(0), [kv_heads, 0, head_dim]);
+          feeds[`past_${kind}.${n}`] = float32(new Float32Array(0), [kv_heads, 1, 0, head_dim]);
       const checkpoint = await open_checkpoint(dir);
       for (const { name: tensor, shape } of tensors) {
         const source = checkpoint.tensors.get(tensor)!;
