@@ -1,11 +1,12 @@
 // npm run bench:serve: the server under sixteen streams, beside node-llama-cpp with sixteen sequences; writes docs/serving.md.
 import { spawn, spawnSync } from "node:child_process";
 import { once } from "node:events";
-import { existsSync, mkdirSync, writeFileSync } from "node:fs";
+import { copyFileSync, existsSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { median } from "../bench/measure.mjs";
 import { root, run, setup } from "./setup.mjs";
 
+const SHAPE_VOCABULARY = 32_000;
 setup();
 const bench = join(root, "bench");
 const cache = join(bench, ".cache");
@@ -16,6 +17,15 @@ if (!existsSync(join(bench, "node_modules")))
   run("npm", ["install", "--ignore-scripts", "--no-audit", "--no-fund"], { cwd: bench });
 const model = join(cache, "A");
 if (!existsSync(model)) run(node, [join(bench, "synthetic.mjs"), "A", model]);
+// The shape has no tokenizer of its own: models/nano's, with as many further words as its vocabulary has rows.
+if (!existsSync(join(model, "tokenizer.json"))) {
+  const nano = join(root, "models/nano");
+  const tokenizer = JSON.parse(readFileSync(join(nano, "tokenizer.json"), "utf8"));
+  const { vocab } = tokenizer.model;
+  for (let id = Object.keys(vocab).length; id < SHAPE_VOCABULARY; id++) vocab[`▁word${id}`] = id;
+  writeFileSync(join(model, "tokenizer.json"), JSON.stringify(tokenizer));
+  copyFileSync(join(nano, "tokenizer_config.json"), join(model, "tokenizer_config.json"));
+}
 const gguf = join(cache, "A.gguf");
 if (!existsSync(gguf)) run(node, [join(bench, "gguf.mjs"), "A", gguf]);
 
@@ -23,7 +33,7 @@ function measure(env, ...args) {
   console.error(`bench: ${args.join(" ").replaceAll(root, ".")}`);
   const { status, stdout } = spawnSync(node, args, {
     cwd: root,
-    stdio: ["ignore", "pipe", 2],
+    stdio: ["ignore", "pipe", "ignore"],
     encoding: "utf8",
     env: { ...process.env, ...env },
   });
@@ -51,7 +61,7 @@ const rounds = [];
 for (let i = 0; i < ROUNDS; i++) {
   rounds.push({
     nano: await served([], "nano", 5000),
-    A: await served(["--model", model, "--dtype", "q4"], "A", 32000),
+    A: await served(["--model", model, "--dtype", "q4"], "A", SHAPE_VOCABULARY),
     llama: measure({}, join(bench, "peer_llama_parallel.mjs"), gguf, 64, 96),
   });
 }

@@ -72,7 +72,7 @@ export class WorkerEngine implements Engine {
       resolve(this.crash);
     };
     const link = isolation === "thread" ? thread_link : process_link;
-    this.worker = link((reply) => this.receive(reply), on_end);
+    this.worker = link((replies) => this.receive(replies), on_end);
     this.worker.unref();
   }
 
@@ -174,10 +174,12 @@ export class WorkerEngine implements Engine {
     return pending;
   }
 
-  private receive(reply: Reply): void {
-    if ("event" in reply) this.pending.get(reply.id)?.on_event(reply.event);
-    else if ("result" in reply) this.settle(reply.id)?.resolve(reply.result);
-    else this.settle(reply.id)?.reject(error_from_message(reply.error));
+  private receive(replies: readonly Reply[]): void {
+    for (const reply of replies) {
+      if ("event" in reply) this.pending.get(reply.id)?.on_event(reply.event);
+      else if ("result" in reply) this.settle(reply.id)?.resolve(reply.result);
+      else this.settle(reply.id)?.reject(error_from_message(reply.error));
+    }
   }
 }
 
@@ -203,17 +205,17 @@ interface Link {
   unref: () => void;
   terminate: () => Promise<unknown>;
 }
-type MakeLink = (on_reply: (reply: Reply) => void, on_end: (cause?: string) => void) => Link;
+type MakeLink = (on_replies: (replies: Reply[]) => void, on_end: (cause?: string) => void) => Link;
 
 const ENGINE = "bimedix-engine";
 
-const thread_link: MakeLink = (on_reply, on_end) => {
+const thread_link: MakeLink = (on_replies, on_end) => {
   const worker = new Worker(new URL(import.meta.url), {
     workerData: ENGINE,
     // What a token leaves behind is small. V8 would let a tenth of the embedded model's memory fill up before it looks.
     resourceLimits: { maxYoungGenerationSizeMb: 4 },
   });
-  worker.on("message", on_reply);
+  worker.on("message", on_replies);
   worker.on("error", (error) => on_end(error.message));
   worker.on("exit", () => on_end());
   return {
@@ -224,7 +226,7 @@ const thread_link: MakeLink = (on_reply, on_end) => {
   };
 };
 
-const process_link: MakeLink = (on_reply, on_end) => {
+const process_link: MakeLink = (on_replies, on_end) => {
   const child: ChildProcess = fork(fileURLToPath(import.meta.url), [ENGINE], {
     serialization: "advanced",
     execArgv: ["--max-semi-space-size=4"],
@@ -236,7 +238,7 @@ const process_link: MakeLink = (on_reply, on_end) => {
       resolve();
     });
   });
-  child.on("message", (reply) => on_reply(reply as Reply));
+  child.on("message", (replies) => on_replies(replies as Reply[]));
   child.on("error", (error) => on_end(error.message));
   return {
     // A message to a process that has just ended is answered by its end.
@@ -257,8 +259,19 @@ const process_link: MakeLink = (on_reply, on_end) => {
 };
 
 /** The other side: answers requests until it is ended. */
-function answer(on_request: (handle: (request: Request) => void) => void, post: Post): void {
+function answer(on_request: (handle: (request: Request) => void) => void, send_all: Post): void {
   let engine: LocalEngine | undefined;
+  // The tokens of one step are one message: each costs about what a small model's next token does.
+  let waiting: Reply[] = [];
+  const flush = (transfer?: readonly Transferable[]) => {
+    if (waiting.length > 0) send_all(waiting, transfer);
+    waiting = [];
+  };
+  const post = (reply: Reply, transfer: readonly Transferable[] = []) => {
+    waiting.push(reply);
+    if (transfer.length > 0) flush(transfer);
+    else if (waiting.length === 1) setImmediate(() => flush());
+  };
   const running = new Map<number, { aborted: boolean }>();
   const handle = async (id: number, call: Call, signal: Abort): Promise<unknown> => {
     const send = (event: unknown) => post({ id, event });
@@ -303,13 +316,13 @@ function answer(on_request: (handle: (request: Request) => void) => void, post: 
       .finally(() => running.delete(id));
   });
 }
-type Post = (reply: Reply, transfer?: readonly Transferable[]) => void;
+type Post = (replies: readonly Reply[], transfer?: readonly Transferable[]) => void;
 
 if (!isMainThread && workerData === ENGINE) {
   const port = parentPort!;
   answer(
     (handle) => port.on("message", handle),
-    (reply, transfer) => port.postMessage(reply, transfer),
+    (replies, transfer) => port.postMessage(replies, transfer),
   );
 } else if (isMainThread && process.argv[2] === ENGINE && process.send) {
   // The parent decides when this process ends; it ends with it in any case.
@@ -318,6 +331,6 @@ if (!isMainThread && workerData === ENGINE) {
   answer(
     (handle) => process.on("message", handle),
     // A parent that has just ended wants no reply.
-    (reply) => void process.send!(reply, undefined, undefined, () => {}),
+    (replies) => void process.send!(replies, undefined, undefined, () => {}),
   );
 }

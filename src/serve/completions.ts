@@ -306,6 +306,10 @@ function make_answer(
 
 /** What several generators give, as it comes. Leaving the loop ends all of them. */
 async function* merged<T>(generators: readonly AsyncGenerator<T>[]): AsyncGenerator<{ from: number; value: T }> {
+  if (generators.length === 1) {
+    for await (const value of generators[0]!) yield { from: 0, value };
+    return;
+  }
   const next = (from: number) => {
     const result = generators[from]!.next().then((result) => ({ from, result }));
     // It may fail while nobody waits for it, and is asked later.
