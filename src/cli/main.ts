@@ -111,9 +111,9 @@ program
   .option("--max-queue <n>", "requests that may wait", Number, 64)
   .option(
     "--cached-tokens <n>",
-    "tokens of earlier conversations that stay computed; each costs a little of every step",
+    "tokens of earlier conversations that stay computed; they take memory and no time",
     Number,
-    512,
+    4096,
   )
   .option("--deadline <seconds>", "the longest that a request may take", Number, 600)
   .option("--grace <seconds>", "how long requests may go on after SIGTERM", Number, 30)

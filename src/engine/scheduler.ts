@@ -66,6 +66,7 @@ export class Scheduler {
   private work: Promise<void> | null = null;
   /** The cache whose turn it was last. */
   private last: Cache | null = null;
+  private oldest_leads = false;
   /** Where sequences have ended since the last run. */
   private readonly untidy = new Set<Cache>();
 
@@ -143,17 +144,20 @@ export class Scheduler {
     for (const sequence of own) if (sequence.next === null) this.follow(sequence);
     const single = own.filter(({ next, prompt, read }) => next !== null || prompt.length - read === 1);
     for (const group of of_like_length(single, cache.pool)) await this.compute(cache, group, 1);
+    const unread = own.filter(({ next, prompt, read }) => next === null && prompt.length - read > 1);
+    // The oldest and the shortest lead in turns: nobody waits for the end of a long prompt, and no long prompt for ever.
+    this.oldest_leads = !this.oldest_leads;
+    const left = ({ prompt, read }: Sequence) => prompt.length - read;
+    if (!this.oldest_leads) unread.sort((a, b) => left(a) - left(b));
     // Pieces of one run are equally long: as the first can be. Who has as much left joins, while there is room.
     const reading: Sequence[] = [];
     let [length, room] = [0, 0];
-    for (const sequence of own) {
-      const left = sequence.prompt.length - sequence.read;
-      if (sequence.next !== null || left <= 1) continue;
+    for (const sequence of unread) {
       if (reading.length === 0) {
         room = this.runner.chunk_size(sequence.read);
-        length = Math.min(left, room);
+        length = Math.min(left(sequence), room);
       }
-      if (left < length || room < length || reading.some((other) => shares(other, sequence))) continue;
+      if (left(sequence) < length || room < length || reading.some((other) => shares(other, sequence))) continue;
       reading.push(sequence);
       room -= length;
     }
@@ -231,10 +235,13 @@ export class Scheduler {
 }
 
 /** In groups in which nobody is much longer than another: a run computes as if all were as long as the longest. */
-function of_like_length(sequences: readonly Sequence[], pool: Pool): Sequence[][] {
-  const groups: Sequence[][] = [];
+export function of_like_length<T extends { slot: number }>(
+  sequences: readonly T[],
+  pool: Pick<Pool, "position_of">,
+): T[][] {
+  const groups: T[][] = [];
   let limit = -1;
-  const length_of = ({ slot }: Sequence) => (slot === ROOT ? 0 : pool.position_of(slot) + 1);
+  const length_of = ({ slot }: T) => (slot === ROOT ? 0 : pool.position_of(slot) + 1);
   for (const sequence of sequences.toSorted((a, b) => length_of(a) - length_of(b))) {
     if (length_of(sequence) > limit) {
       groups.push([]);

@@ -21,6 +21,8 @@ export interface ServerOptions extends Omit<ServiceOptions, "log"> {
   allow_hosts?: readonly string[];
   /** Bytes of a body. Default 2 MiB. */
   body_limit?: number;
+  /** Seconds in which a request has to arrive whole; its headers have at most 10 of them. Default 30. */
+  request_timeout?: number;
   /** Write prompts and answers into the log. Default false. */
   log_prompts?: boolean;
   log?: Log;
@@ -67,7 +69,14 @@ function refuse(error: NodeJS.ErrnoException, socket: Duplex): void {
 
 /** @throws BimedixError bad_option when the port is taken, or when it would be open to others without a key */
 export async function start_server(options: ServerOptions): Promise<RunningServer> {
-  const { host = "127.0.0.1", port = 8000, api_keys = [], allow_hosts = [], log = new Log() } = options;
+  const {
+    host = "127.0.0.1",
+    port = 8000,
+    api_keys = [],
+    allow_hosts = [],
+    request_timeout = 30,
+    log = new Log(),
+  } = options;
   const is_loopback = loopback.has(host) || host === "::1";
   if (!is_loopback && api_keys.length === 0) {
     throw new BimedixError("bad_option", {
@@ -97,8 +106,8 @@ export async function start_server(options: ServerOptions): Promise<RunningServe
       port,
       serverOptions: {
         maxHeaderSize: 2 ** 14,
-        headersTimeout: 10_000,
-        requestTimeout: 30_000,
+        headersTimeout: 1000 * Math.min(10, request_timeout),
+        requestTimeout: 1000 * request_timeout,
         keepAliveTimeout: 5000,
         connectionsCheckingInterval: 1000,
       },

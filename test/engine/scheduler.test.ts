@@ -5,7 +5,7 @@ import { after, before, describe, test } from "node:test";
 import type { GenerateOptions } from "../../src/engine/engine.js";
 import { LocalEngine } from "../../src/engine/local.js";
 import { Runner } from "../../src/engine/runner.js";
-import { Scheduler, Sequence } from "../../src/engine/scheduler.js";
+import { of_like_length, Scheduler, Sequence } from "../../src/engine/scheduler.js";
 import { open_store } from "../../src/model/store.js";
 import { twins } from "../fixtures.js";
 
@@ -95,6 +95,31 @@ describe("sequences beside each other", () => {
       for (const one of top!) assert.ok(Math.abs(one.logprob - (row[one.token_id]! - total)) < 1e-4);
     }
   });
+});
+
+test("a long sequence is not computed beside short ones, which would all be computed as if they were as long", () => {
+  const slots = [10, 4000, 0, 300, 1500, 2600, 60].map((slot) => ({ slot }));
+  const groups = of_like_length(slots, { position_of: (slot) => slot });
+  assert.deepEqual(
+    groups.map((group) => group.map(({ slot }) => slot)),
+    [[0, 10, 60, 300], [1500, 2600], [4000]],
+  );
+});
+
+test("a short prompt does not wait for the end of a long one, nor a long one for ever", async () => {
+  const engine = await LocalEngine.create(await open_store(dir, { dtype: "fp32" }), { threads: 1, chunk_tokens: 4 });
+  const ends: string[] = [];
+  const one = async (name: string, prompt: number[]) => {
+    await tokens_of(engine, prompt, { max_new_tokens: 1 });
+    ends.push(name);
+  };
+  const long = one("long", prompt_of(1, 60));
+  const short = Array.from({ length: 12 }, (_, i) => one("short", prompt_of(50 + i, 10)));
+  await Promise.all([long, ...short]);
+  assert.equal(ends[0], "short");
+  // Half of the steps are the oldest's.
+  assert.ok(ends.indexOf("long") < 12, ends.join(" "));
+  await engine.dispose();
 });
 
 test("a beginning in common is computed once, and what ends is forgotten", async () => {
