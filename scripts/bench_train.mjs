@@ -76,7 +76,7 @@ Written by \`npm run bench:train\` on ${new Date().toISOString().slice(0, 10)}, 
 
 ## Beside PEFT
 
-Four layers of shape A of [benchmarks.md](benchmarks.md), adapters of rank 16 on attention, every expert and the router (${rounds[0][int8].trained} parameters), four rows of 256 tokens a step: forward, backward, load-balancing loss, AdamW. Medians of ${ROUNDS} rounds in which all had their turn; in each, the median of five steps after a first. Peak memory is the process's, loading included. bimedix reads its base from the disk at every use: in 8 bits with a scale a row, whose products are of integers, or in NF4, computed in float32; the head is float32 in both. PEFT's base is as it says, in memory.
+Four layers of shape A of [benchmarks.md](benchmarks.md), adapters of rank 16 on attention, every expert and the router (${rounds[0][int8].trained} parameters), four rows of 256 tokens a step: forward, backward, load-balancing loss, AdamW. Medians of ${ROUNDS} rounds in which all had their turn; in each, the median of five steps after a first. Peak memory is the process's, loading included. bimedix reads its base from the disk at every use: in 8 bits with a scale a row, whose products are of integers, or in NF4, computed in float32 as its head is. PEFT's base is as it says, in memory.
 
 ${table(
   [

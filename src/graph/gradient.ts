@@ -50,8 +50,7 @@ export function gradients(seeds: ReadonlyMap<Value, Value>, wanted: readonly Val
   return new Map(wanted.flatMap((value) => (found.has(value) ? [[value, found.get(value)!]] : [])));
 }
 
-/** The node that computes a value; none computes an input. */
-const maker = (value: Value): Node | undefined => value.graph.nodes.findLast(({ outputs }) => outputs.includes(value));
+const maker = (value: Value): Node | undefined => value.graph.maker(value);
 
 /** `a + b`; where both end in the same rearrangement, that is done once, after adding. */
 function sum(a: Value, b: Value): Value {

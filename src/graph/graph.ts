@@ -141,6 +141,11 @@ export class Graph {
     return this.outer ? this.outer.fresh_name(op_type) : `${op_type}_${this.next_id++}`;
   }
 
+  /** The node that computes a value; none computes an input or a weight. */
+  maker(value: Value): Node | undefined {
+    return this.nodes.findLast(({ outputs }) => outputs.includes(value));
+  }
+
   /**
    * Makes `value` an input of this name where it is read, instead of computing it. Nothing happens and false is returned
    * where no output needs it.

@@ -158,17 +158,28 @@ export interface Int8Matrix {
 export function linear_int8(x: Value, weight: Int8Matrix): Value {
   const { codes, scales } = weight;
   same("MatMulIntegerToFloat", [x, codes], x.dim(1), codes.dim(1));
-  const product = int8_product(x, transpose(codes, [1, 0]), scales);
-  return with_adjoint(product, x, (gradient) => matmul_int8(gradient, weight));
+  const product = int8_product(x, transpose(codes, [1, 0]), scales, 1);
+  return with_adjoint(product, x, (gradient) => {
+    const one = x.graph.constant("float32", [1], []);
+    const back = (rows: Value, digits: 1 | 2) => int8_product(mul(rows, scales), codes, one, digits);
+    const made = gradient.graph.maker(gradient);
+    if (made?.op_type !== "ScatterElements") return back(gradient, 1);
+    // The gradient of a loss: one entry a row, by itself, and thousands of small ones which together weigh as much. In one digit those
+    // would be zero, and the whole no better than in NF4 (docs/log.md).
+    const [others, at, entry] = made.inputs as [Value, Value, Value];
+    const attributes = { axis: -1 };
+    const rest = single("ScatterElements", [others, at, zeros_like(entry)], others.dims, { attributes });
+    const rows = reshape(at, [-1], [x.dim(0)]);
+    const values = mul(cast(gather(codes, rows), "float32"), unsqueeze(gather(scales, rows), 1));
+    return add(back(rest, 2), mul(add(gather_last(others, at), entry), values));
+  });
 }
 
-/** `x [M, rows]` times a weight in 8 bits, not transposed. */
-function matmul_int8(x: Value, { codes, scales }: Int8Matrix): Value {
-  return int8_product(mul(x, scales), codes, x.graph.constant("float32", [1], []));
-}
-
-/** `x [M, K]` times int8 `codes [K, N]` times a scale a column or one for all. */
-function int8_product(x: Value, codes: Value, scales: Value): Value {
+/**
+ * `x [M, K]` times int8 `codes [K, N]` times a scale a column, or one for all. Each row of `x` is written in 8-bit digits of a scale of
+ * its own: the second is of what the first leaves.
+ */
+function int8_product(x: Value, codes: Value, scales: Value, digits: 1 | 2): Value {
   const { graph } = x;
   const one = (value: number) => graph.constant("float32", [value], []);
   const over_row = (op: string) =>
@@ -181,15 +192,17 @@ function int8_product(x: Value, codes: Value, scales: Value): Value {
   const row_scales = reshape(by_row, [-1, 1], [x.dim(0), 1]);
   // The instructions multiply unsigned by signed bytes.
   const zero = cast(one(128), "uint8");
-  const rounded = single("QuantizeLinear", [x, by_row, expand_like(zero, by_row)], x.dims, {
-    dtype: "uint8",
-    attributes: { axis: 0 },
-  });
+  const by_rows = { dtype: "uint8" as DataType, attributes: { axis: 0 } };
+  const zeros = expand_like(zero, by_row);
+  const rounded = single("QuantizeLinear", [x, by_row, zeros], x.dims, by_rows);
   const product = single("MatMulIntegerToFloat", [rounded, codes, one(1), scales, zero], [x.dim(0), codes.dim(1)], {
     dtype: "float32",
     domain: MICROSOFT,
   });
-  return mul(product, row_scales);
+  const first = mul(product, row_scales);
+  if (digits === 1) return first;
+  const kept = single("DequantizeLinear", [rounded, by_row, zeros], x.dims, { ...by_rows, dtype: "float32" });
+  return add(first, int8_product(sub(x, kept), codes, scales, 1));
 }
 
 /** A matrix `[rows, columns]` in NF4: see src/model/nf4.ts. */

@@ -123,9 +123,9 @@ function stopped(): BimedixError {
 function storage({ name, shape }: TensorInfo, dtype: StoredDtype): Storage {
   if (dtype === "fp32" || shape.length === 1 || name.endsWith("block_sparse_moe.gate.weight")) return "float32";
   if (dtype === "int8" || dtype === "bnb4" || dtype === "bnb4_double") {
-    // As bitsandbytes does: the tables of the vocabulary stay as they are.
+    // The table of embeddings stays as it is, and in NF4 that of the output, as in QLoRA.
+    if (dtype === "int8") return name === "model.embed_tokens.weight" ? "float32" : "int8";
     if (!name.includes(".layers.")) return "float32";
-    if (dtype === "int8") return "int8";
     if (shape[1]! % NF4_BLOCK !== 0) return "float32";
     return dtype === "bnb4" ? "nf4" : "nf4_double";
   }

@@ -81,10 +81,10 @@ export class BaseModel {
   }
 
   /** A tensor outside the layers, which is kept. */
-  async tensor(name: string): Promise<Float32Array> {
+  async tensor(name: string): Promise<TensorData> {
     let data = this.kept.get(name);
     if (!data) this.kept.set(name, (data = await this.read(name)));
-    return data as Float32Array;
+    return data;
   }
 
   /** Rows of the table of embeddings: `[ids.length, hidden_size]`. */

@@ -4,7 +4,7 @@
  */
 import type { InferenceSession, Tensor } from "onnxruntime-node";
 import { Tensor as OrtTensor } from "onnxruntime-node";
-import type { Graph } from "../graph/graph.js";
+import type { DataType, Graph } from "../graph/graph.js";
 import { create_session, type Feeds, float32, int64 } from "../graph/session.js";
 import { HIDDEN } from "../model/graphs.js";
 import { type Balance, balance, balance_each } from "./balance.js";
@@ -225,9 +225,9 @@ export class Network {
 
   private async head_tensors(): Promise<Feeds> {
     const feeds: Feeds = {};
-    for (const { name, dims } of this.head.pair.forward.inputs) {
+    for (const { name, dtype, dims } of this.head.pair.forward.inputs) {
       if (!this.base.stored.has(name)) continue;
-      feeds[name] = float32(await this.base.tensor(name), dims as number[]);
+      feeds[name] = tensor_of(dtype, await this.base.tensor(name), dims as number[]);
     }
     return feeds;
   }
@@ -239,10 +239,7 @@ export class Network {
       const own = of_layer(name, layer);
       const data = this.parameters.get(own)?.data ?? base.get(own);
       if (!data) continue;
-      const shape = dims as number[];
-      if (dtype === "uint8") feeds[name] = new OrtTensor("uint8", data as Uint8Array, shape);
-      else if (dtype === "int8") feeds[name] = new OrtTensor("int8", data as Int8Array, shape);
-      else feeds[name] = float32(data as Float32Array, shape);
+      feeds[name] = tensor_of(dtype, data, dims as number[]);
     }
     return feeds;
   }
@@ -264,6 +261,12 @@ export class Network {
     for (const [row, id] of ids.entries())
       for (let i = 0; i < hidden_size; i++) table.gradient[id * hidden_size + i]! += gradient[row * hidden_size + i]!;
   }
+}
+
+function tensor_of(dtype: DataType, data: TensorData, dims: readonly number[]): Tensor {
+  if (dtype === "uint8") return new OrtTensor("uint8", data as Uint8Array, dims);
+  if (dtype === "int8") return new OrtTensor("int8", data as Int8Array, dims);
+  return float32(data as Float32Array, dims);
 }
 
 const of_layer = (name: string, layer: number) => name.replace("model.layers.0.", `model.layers.${layer}.`);

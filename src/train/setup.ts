@@ -56,7 +56,8 @@ export async function make_parameters(
   const add = (name: string, shape: readonly number[], data: Float32Array) =>
     parameters.set(name, { shape, data, gradient: new Float32Array(data.length) });
   if (!adapter) {
-    for (const { name, shape } of expected_tensors(base.config)) add(name, shape, await base.tensor(name));
+    for (const { name, shape } of expected_tensors(base.config))
+      add(name, shape, (await base.tensor(name)) as Float32Array);
     return parameters;
   }
   let number = 0;

@@ -6,8 +6,9 @@ import { gradients } from "../../src/graph/gradient.js";
 import { type Dim, Graph, type Value } from "../../src/graph/graph.js";
 import * as op from "../../src/graph/ops.js";
 import { create_session, type Feeds, float32, int64 } from "../../src/graph/session.js";
-import { quantize_int8 } from "../../src/model/int8.js";
+import { dequantize_int8, quantize_int8 } from "../../src/model/int8.js";
 import { dequantize_nf4, NF4_BLOCK, quantize_nf4 } from "../../src/model/nf4.js";
+import { max_difference } from "../fixtures.js";
 
 const STEP = 1e-2;
 
@@ -322,6 +323,41 @@ test("a product with 8-bit rows, and its derivative, are those of the rounded in
       [0, columns],
     ],
   );
+  await session.release();
+});
+
+test("the derivative of a loss over 8-bit rows keeps its small entries", async () => {
+  const [rows, columns, count] = [400, 64, 5];
+  const graph = new Graph("head");
+  const quantized = quantize_int8(numbers(rows * columns, 9), columns);
+  const weight = {
+    codes: graph.weight("codes", "int8", [rows, columns], new Uint8Array(quantized.codes.buffer)),
+    scales: graph.weight("scales", "float32", [rows], bytes(quantized.scales)),
+  };
+  const x = graph.input("x", "float32", ["n", columns]);
+  const labels = graph.input("labels", "int64", ["n", 1]);
+  const logits = op.linear_int8(x, weight);
+  const y = op.gather_last(op.log_softmax(logits), labels);
+  const seed = graph.input("seed", "float32", ["n", 1]);
+  graph.output("logits", logits);
+  graph.output("dx", gradients(new Map([[y, seed]]), [x]).get(x)!);
+  const session = await create_session(graph, { folder: tmpdir(), threads: 1 });
+  const result = await session.run({
+    x: float32(numbers(count * columns, 1), [count, columns]),
+    labels: int64([3, 1, 4, 399, 3], [count, 1]),
+    seed: float32(new Float32Array(count).fill(-1), [count, 1]),
+  });
+  const values = dequantize_int8(quantized);
+  const dx = result.dx!.data as Float32Array;
+  for (const [n, label] of [3, 1, 4, 399, 3].entries()) {
+    const row = (result.logits!.data as Float32Array).slice(n * rows, (n + 1) * rows).map(Math.exp);
+    const total = row.reduce((sum, value) => sum + value, 0);
+    const expected = new Float32Array(columns);
+    for (let r = 0; r < rows; r++)
+      for (let c = 0; c < columns; c++)
+        expected[c]! += (row[r]! / total - Number(r === label)) * values[r * columns + c]!;
+    assert.ok(max_difference(dx.subarray(n * columns, (n + 1) * columns), expected) < 5e-4);
+  }
   await session.release();
 });
 

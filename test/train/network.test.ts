@@ -169,7 +169,7 @@ test("ten steps of full training give every tensor of torch's within 1e-4", asyn
   });
   const parameters = new Map<string, Parameter>();
   for (const [name, { dims }] of base.stored) {
-    const data = await base.tensor(name);
+    const data = (await base.tensor(name)) as Float32Array;
     parameters.set(name, { shape: dims, data, gradient: new Float32Array(data.length) });
   }
   const network = await Network.create(base, { adapter: null, batch: 2, keep: false }, parameters);
