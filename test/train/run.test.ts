@@ -173,6 +173,18 @@ describe("a run", () => {
     await rejects(run_training(missing), "file_not_found", /none\.jsonl/);
   });
 
+  test("on a base in 8 bits it learns as on one in float32", async () => {
+    const losses_of = async (output: string, quantization: string, stream: boolean) => {
+      const changes = [`quantization=${quantization}`, `stream_weights=${stream}`, "adapter.lora_dropout=0"];
+      await run_training(recipe(output, ...changes, "max_steps=9"));
+      return (await read_log(join(folder, output, "log.jsonl"))).flatMap(({ loss }) => loss ?? []);
+    };
+    const [exact, eight] = [await losses_of("exact", "none", false), await losses_of("eight", "int8", true)];
+    assert.ok(eight.length === 3 && eight[2]! < 0.85 * eight[0]!, String(eight));
+    for (const [i, loss] of eight.entries())
+      assert.ok(Math.abs(loss - exact[i]!) < 0.02 * exact[i]!, `${eight} ${exact}`);
+  });
+
   test("full training leaves a model", async () => {
     const full = recipe("full", "adapter=none", "quantization=none", "max_steps=2", "learning_rate=1e-4");
     await run_training(full);
