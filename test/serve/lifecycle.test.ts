@@ -92,6 +92,15 @@ describe("requests", () => {
     }
   });
 
+  test("with ignore_eos an answer is as long as it may be", async () => {
+    const response = await at.post(chats, long("What is gout?", { ignore_eos: true, max_tokens: 300 }));
+    const json = (await response.json()) as {
+      choices: { finish_reason: string }[];
+      usage: { completion_tokens: number };
+    };
+    assert.deepEqual([json.choices[0]!.finish_reason, json.usage.completion_tokens], ["length", 300]);
+  });
+
   test("n and seed", async () => {
     const body = long(undefined, { n: 3, seed: 5, temperature: 1.5, max_tokens: 12 });
     const texts = async () => {
@@ -215,8 +224,8 @@ test("37 while the model is loading, requests get 503 with Retry-After, and /hea
 test("a request that takes longer than the deadline ends with 504, or as an event of its stream", async (t) => {
   const at = await start({ deadline: 0.3 });
   t.after(() => at.server.stop(1));
-  // Sixteen answers of nonsense, which no machine writes in that time.
-  const endless = long(undefined, { max_tokens: 900, n: 16, temperature: 2, top_k: 0, min_p: 0 });
+  // Sixteen long answers, which no machine writes in that time.
+  const endless = long(undefined, { max_tokens: 900, n: 16, ignore_eos: true });
   const response = await at.post(chats, endless);
   assert.equal(response.status, 504);
   assert.equal(((await response.json()) as { error: { code: string } }).error.code, "deadline_exceeded");
@@ -228,7 +237,7 @@ test("a request that takes longer than the deadline ends with 504, or as an even
 test("39 a model that ends under its requests fails them by name and comes back", async (t) => {
   const at = await start();
   t.after(() => at.server.stop(1));
-  const stream = await at.post(chats, long(undefined, { stream: true, max_tokens: 900 }));
+  const stream = await at.post(chats, long(undefined, { stream: true, max_tokens: 900, ignore_eos: true }));
   const { engine } = at.server.service.find_local().assistant.model as unknown as {
     engine: { worker: { terminate(): Promise<void> } };
   };
@@ -260,7 +269,7 @@ describe("the process", () => {
     fetch(url + chats, {
       method: "POST",
       headers: { "content-type": "application/json" },
-      body: JSON.stringify(long(undefined, { stream: true, max_tokens: 900, stop: "never" })),
+      body: JSON.stringify(long(undefined, { stream: true, max_tokens: 900, ignore_eos: true })),
     });
 
   test("38 SIGTERM lets answers end", async () => {

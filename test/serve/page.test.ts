@@ -133,10 +133,26 @@ describe("the page in Chromium", { skip: executablePath ? false : "no Chromium h
     });
     await page.reload();
     await page.waitForSelector("header select option", { state: "attached" });
+    // The answer does not end by itself, and fifteen others beside it give the hand its time.
+    const completions = "/v1/chat/completions";
+    await page.route(`**${completions}`, (route) =>
+      route.continue({ postData: JSON.stringify({ ...route.request().postDataJSON(), ignore_eos: true }) }),
+    );
+    const others = new AbortController();
+    const beside = { model: "nano", messages: [{ role: "user", content: "What is gout?" }], n: 15, max_tokens: 900 };
+    const answers = fetch(at.url + completions, {
+      method: "POST",
+      headers: { "content-type": "application/json" },
+      body: JSON.stringify({ ...beside, ignore_eos: true }),
+      signal: others.signal,
+    }).catch(() => "left");
     await ask("What is asthma?");
     await page.waitForSelector("article.assistant p");
     await page.locator(".composer button").click();
     await page.waitForSelector("article.assistant .problem");
+    others.abort();
+    assert.equal(await answers, "left");
+    await page.unroute(`**${completions}`);
     for (let waited = 0; at.server.service.active > 0 && waited < 5000; waited += 20)
       await new Promise((resume) => setTimeout(resume, 20));
     assert.equal(at.server.service.active, 0);
