@@ -21,6 +21,11 @@ export interface PoolShape {
 /** The capacity grows in steps of so many slots, and of larger ones where a copy of all is long. */
 const STEP = 256;
 
+function capacity_for(slots: number): number {
+  const step = Math.max(STEP, 2 ** Math.floor(Math.log2(slots / 16)));
+  return Math.ceil(slots / step) * step;
+}
+
 export class Pool {
   capacity = 0;
   /** A layer's keys and values, each `[kv_heads, capacity, head_dim]`. */
@@ -87,7 +92,9 @@ export class Pool {
     let length = this.token.length;
     while (this.free.delete(length - 1)) length--;
     for (const list of [this.token, this.parent, this.depth, this.last_use]) list.length = length;
-    if (length < this.capacity / 4) this.resize(Math.ceil(length / STEP) * STEP);
+    // At once, so that what a run computes depends on what is cached and not on what was.
+    const capacity = capacity_for(length);
+    if (capacity < this.capacity) this.resize(capacity);
   }
 
   /** The token's place in its sequence, from 0. */
@@ -111,10 +118,7 @@ export class Pool {
     const { kv_heads, head_dim } = this.shape;
     const rows = slots.length;
     // Not before: rows that hold nothing yet need no room.
-    if (this.token.length > this.capacity) {
-      const step = Math.max(STEP, 2 ** Math.floor(Math.log2(this.token.length / 16)));
-      this.resize(Math.ceil(this.token.length / step) * step);
-    }
+    if (this.token.length > this.capacity) this.resize(capacity_for(this.token.length));
     const contiguous = slots.every((slot, i) => slot === slots[0]! + i);
     let from = 0;
     for (const { key, value } of this.tensors) {

@@ -157,7 +157,7 @@ export class Runner {
   }
 
   /**
-   * Computes a tree of tokens, chunk by chunk, and returns their slots in the pool. `path` holds the slots of its first nodes,
+   * Computes a tree of tokens, chunk by chunk, and returns the slots of those that stay. `path` holds the slots of its first nodes,
    * which are there already; with `forget`, only those are there afterwards.
    */
   async grow(
@@ -176,10 +176,11 @@ export class Runner {
           slot: parent < 0 ? ROOT : parent < at ? slots[parent]! : NEW + parent - at,
           token_id,
         }));
-        const result = await this.run(cache, [placed], rows, signal);
+        const store = !(forget && at + chunk.length === nodes.length);
+        const result = await this.run(cache, [placed], rows, signal, store);
         for (const [i, row] of rows.entries()) on_logits?.(result.logits[i]!, at + row);
         if (on_router && result.router_logits) on_router(result.router_logits);
-        slots.push(...result.slots);
+        if (store) slots.push(...result.slots);
         at += chunk.length;
       }
       return slots;
@@ -190,14 +191,15 @@ export class Runner {
 
   /**
    * Computes new tokens of some sequences, equally many of each and each after the slot that it names (`NEW + i` for the i-th of its
-   * sequence), keeps their keys and values, and returns the slots of all and the logits at `wanted` of them, counted through all
-   * sequences. When it fails, the pool is as it was.
+   * sequence), keeps their keys and values unless `store` is false, and returns the slots of all and the logits at `wanted` of them,
+   * counted through all sequences. When it fails, the pool is as it was.
    */
   async run(
     cache: Cache,
     sequences: readonly (readonly NewToken[])[],
     wanted: readonly number[],
     signal: Abort | undefined,
+    store = true,
   ): Promise<{ slots: number[]; logits: Float32Array[]; router_logits?: Float32Array }> {
     const { config } = this;
     const { pool } = cache;
@@ -231,7 +233,8 @@ export class Runner {
       }
       if (signal?.aborted) throw aborted();
       const outputs = await this.session.run(feeds);
-      pool.store(floats_of(outputs.present!), slots);
+      if (store) pool.store(floats_of(outputs.present!), slots);
+      else pool.remove(slots);
       const all = outputs.logits!.data as Float32Array;
       const logits = wanted.map((_, i) => all.subarray(i * config.vocab_size, (i + 1) * config.vocab_size));
       const router = outputs.router_logits?.data as Float32Array | undefined;
