@@ -18,7 +18,8 @@ for (const threads of new Set([2, availableParallelism()])) {
     await sequence.clearHistory();
     let count = 0;
     for await (const _ of sequence.evaluate(random_tokens(Number(prompt_tokens)), {
-      temperature: 0,
+      temperature: 1,
+      topK: 40,
       yieldEogToken: true,
     }))
       if (++count === Number(answer_tokens)) break;

@@ -17,7 +17,7 @@ import { Pool, ROOT } from "./pool.js";
 export interface LocalOptions {
   /** Of quantised products; see `Weights`. Default 4, which also keeps the cache in float16. 0 is exact. */
   accuracy_level?: 0 | 4;
-  /** Threads of one operator. Default: all cores. */
+  /** Threads of one operator. Default: the physical cores that this process may use. */
   threads?: number;
   /** Sequences that are generated at one time, of all calls together; further ones wait. Default 16. */
   max_sequences?: number;

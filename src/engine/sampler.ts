@@ -40,12 +40,11 @@ export function create_sampler(options: SamplingOptions, stream = 0): Sampler {
     if (repetition_penalty !== 1) penalize((logits = given.slice()), seen, repetition_penalty);
     if (!do_sample) return argmax(logits);
     const kept = candidates(logits, options);
-    let rest = random() * kept.reduce((sum, { weight }) => sum + weight, 0);
-    for (const { token, weight } of kept) {
-      rest -= weight;
-      if (rest < 0) return token;
-    }
-    return kept.at(-1)!.token;
+    const { weights, total } = weights_of(kept);
+    let rest = random() * total;
+    let at = 0;
+    while (at < weights.length - 1 && (rest -= weights[at]!) >= 0) at++;
+    return kept.tokens[at]!;
   };
 }
 
@@ -54,30 +53,88 @@ export function penalize(logits: Float32Array, seen: Iterable<number>, penalty: 
   for (const token of seen) logits[token]! *= logits[token]! > 0 ? 1 / penalty : penalty;
 }
 
-/** The tokens to choose among, likeliest first, with their weights relative to the likeliest (which has 1). */
-export function candidates(logits: Float32Array, options: SamplingOptions): { token: number; weight: number }[] {
+/** Tokens to choose among, and for each how far it is below the likeliest: a probability is in proportion to `exp(-depth)`. */
+export interface Candidates {
+  tokens: Int32Array;
+  depths: Float64Array;
+}
+
+/** In nats: what is less likely than the likeliest by e^40 is never drawn. */
+const DEEPEST = 40;
+
+/**
+ * What temperature, top-k, top-p and min-p leave, in no order. It takes time in proportion to the vocabulary, whatever is left: hence loops
+ * over typed arrays, which is where a small model's token would otherwise spend most of its time.
+ */
+export function candidates(logits: Float32Array, options: SamplingOptions): Candidates {
   const { temperature = 1, top_k = 0, top_p = 1, min_p = 0 } = options;
   const best = logits[argmax(logits)]!;
-  // A weight below e^-40 cannot matter, and leaving it out spares the sort most of the vocabulary.
-  const floor = best - 40 * temperature;
-  const weighed = (token: number) => ({ token, weight: Math.exp((logits[token]! - best) / temperature) });
-  let kept: { token: number; weight: number }[] = [];
-  if (top_k > 0 && top_k <= FEW) {
-    // To sort a whole vocabulary takes longer than a small model's next token.
-    kept = largest(logits, top_k)
-      .filter((token) => logits[token]! >= floor)
-      .map(weighed);
-  } else {
-    for (let token = 0; token < logits.length; token++) if (logits[token]! >= floor) kept.push(weighed(token));
-    kept.sort((a, b) => b.weight - a.weight || a.token - b.token);
-    if (top_k > 0) kept = kept.slice(0, top_k);
+  const kept: Candidates = { tokens: new Int32Array(logits.length), depths: new Float64Array(logits.length) };
+  for (let token = 0; token < logits.length; token++) {
+    kept.tokens[token] = token;
+    kept.depths[token] = (best - logits[token]!) / temperature;
   }
-  if (top_p < 1) {
-    const total = kept.reduce((sum, { weight }) => sum + weight, 0);
-    let sum = 0;
-    kept = kept.slice(0, kept.findIndex(({ weight }) => (sum += weight) >= top_p * total) + 1 || kept.length);
+  if (top_k > 0) keep_leading(kept, top_k, () => 1);
+  if (top_p < 1) keep_leading(kept, top_p * weights_of(kept).total, (depth) => Math.exp(-depth));
+  keep_within(kept, Math.min(DEEPEST, -Math.log(min_p)));
+  return kept;
+}
+
+function weights_of({ depths }: Candidates): { weights: Float64Array; total: number } {
+  const weights = new Float64Array(depths.length);
+  let total = 0;
+  for (let i = 0; i < depths.length; i++) total += weights[i] = Math.exp(-depths[i]!);
+  return { weights, total };
+}
+
+function keep_within(kept: Candidates, deepest: number): void {
+  const { tokens, depths } = kept;
+  let count = 0;
+  for (let i = 0; i < depths.length; i++) {
+    if (depths[i]! > deepest) continue;
+    tokens[count] = tokens[i]!;
+    depths[count++] = depths[i]!;
   }
-  return min_p > 0 ? kept.filter(({ weight }) => weight >= min_p) : kept;
+  shorten(kept, count);
+}
+
+const BUCKETS = 1024;
+const bucket_of = (depth: number) => Math.min(BUCKETS - 1, Math.floor((depth / DEEPEST) * BUCKETS));
+
+/**
+ * Keeps the likeliest tokens whose values together reach `goal`; of equal ones those with the lower id. Values are summed up by depth,
+ * so only tokens as deep as where the goal lies need sorting.
+ */
+function keep_leading(kept: Candidates, goal: number, value: (depth: number) => number): void {
+  const { tokens, depths } = kept;
+  const sums = new Float64Array(BUCKETS);
+  for (let i = 0; i < depths.length; i++) sums[bucket_of(depths[i]!)]! += value(depths[i]!);
+  let last = 0;
+  let reached = 0;
+  while (last < BUCKETS - 1 && reached + sums[last]! < goal) reached += sums[last++]!;
+  const border: { token: number; depth: number }[] = [];
+  let count = 0;
+  for (let i = 0; i < depths.length; i++) {
+    const [token, depth] = [tokens[i]!, depths[i]!];
+    const bucket = bucket_of(depth);
+    if (bucket === last) border.push({ token, depth });
+    if (bucket >= last) continue;
+    tokens[count] = token;
+    depths[count++] = depth;
+  }
+  border.sort((a, b) => a.depth - b.depth || a.token - b.token);
+  for (const { token, depth } of border) {
+    if (reached >= goal) break;
+    reached += value(depth);
+    tokens[count] = token;
+    depths[count++] = depth;
+  }
+  shorten(kept, count);
+}
+
+function shorten(kept: Candidates, count: number): void {
+  kept.tokens = kept.tokens.subarray(0, count);
+  kept.depths = kept.depths.subarray(0, count);
 }
 
 /** The index of the first maximum. @throws BimedixError non_finite_logits */
@@ -104,9 +161,6 @@ export function log_sum_exp(logits: Float32Array): { best: number; total: number
   for (let i = 0; i < logits.length; i++) sum += Math.exp(logits[i]! - max);
   return { best, total: max + Math.log(sum) };
 }
-
-/** Beyond so many, sorting all is faster than putting each in its place. */
-const FEW = 256;
 
 /** The `count` largest in order, ties to the lower index. */
 function largest(values: Float32Array, count: number): number[] {

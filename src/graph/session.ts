@@ -2,12 +2,13 @@
 import "./telemetry.js";
 import { InferenceSession, Tensor } from "onnxruntime-node";
 import { BimedixError } from "../errors.js";
+import { usable_cores } from "./cores.js";
 import type { Graph } from "./graph.js";
 
 export interface SessionOptions {
   /** The folder against which the graph's weight files are named. */
   folder: string;
-  /** Threads of one operator; default: the number of physical cores, as ONNX Runtime counts them. */
+  /** Threads of one operator; default: `usable_cores`, or where those are unknown ONNX Runtime's own count. */
   threads?: number;
   /**
    * Whether threads wait for the next operator with their cores busy, for a moment after a run too: of use where one session runs
@@ -22,10 +23,11 @@ export type Feeds = Record<string, Tensor>;
 
 /** Builds a session from a graph in memory; its weights stay in their files. @throws BimedixError bad_checkpoint, out_of_memory */
 export async function create_session(graph: Graph, options: SessionOptions): Promise<InferenceSession> {
+  const threads = options.threads ?? usable_cores();
   try {
     return await InferenceSession.create(graph.serialize(), {
       executionProviders: ["cpu"],
-      ...(options.threads === undefined ? {} : { intraOpNumThreads: options.threads }),
+      ...(threads === undefined ? {} : { intraOpNumThreads: threads }),
       // Its plan is made for one set of shapes and grows with every new one.
       enableMemPattern: false,
       logSeverityLevel: 3,

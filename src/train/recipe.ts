@@ -93,7 +93,7 @@ const schema = z.strictObject({
   max_skipped_steps: count()
     .default(5)
     .describe("steps in a row with gradients that are not finite, after which the run stops"),
-  threads: count().optional().describe("of one operator; default: all cores"),
+  threads: count().optional().describe("of one operator; default: the physical cores that the process may use"),
 });
 
 export type Recipe = z.infer<typeof schema>;

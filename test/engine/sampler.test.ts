@@ -15,18 +15,45 @@ interface Fixture {
 }
 const fixture = JSON.parse(await readFile(join(root, "test/fixtures/sampler.json"), "utf8")) as Fixture;
 
+function probabilities_of(logits: Float32Array, options: SamplingOptions): Float64Array {
+  const { tokens, depths } = candidates(logits, options);
+  const total = depths.reduce((sum, depth) => sum + Math.exp(-depth), 0);
+  const probabilities = new Float64Array(logits.length);
+  for (const [i, token] of tokens.entries()) probabilities[token] = Math.exp(-depths[i]!) / total;
+  return probabilities;
+}
+
 for (const { options, probabilities } of fixture.cases) {
   test(`${JSON.stringify(options)} keeps what transformers keeps`, () => {
     const logits = Float32Array.from(fixture.logits);
     penalize(logits, new Set(fixture.seen), options.repetition_penalty ?? 1);
-    const kept = candidates(logits, options);
-    const total = kept.reduce((sum, { weight }) => sum + weight, 0);
-    const own = new Float64Array(logits.length);
-    for (const { token, weight } of kept) own[token] = weight / total;
+    const own = probabilities_of(logits, options);
     assert.ok(max_difference(own, probabilities) < 1e-6);
     assert.deepEqual([...own.keys()].filter((i) => own[i]! > 0).length, probabilities.filter((p) => p > 0).length);
   });
 }
+
+test("a large vocabulary, flat or steep, keeps what sorting all of it keeps", () => {
+  for (const spread of [0, 0.3, 8]) {
+    // Ties too: every value occurs about three times.
+    const logits = Float32Array.from({ length: 3000 }, (_, i) => spread * Math.sin((i * 7919) % 1009));
+    const sorted = [...logits.keys()].sort((a, b) => logits[b]! - logits[a]! || a - b);
+    const weight = (token: number) => Math.exp(logits[token]! - logits[sorted[0]!]!);
+    const total = sorted.reduce((sum, token) => sum + weight(token), 0);
+    for (const top_p of [0.2, 0.9, 0.999]) {
+      let sum = 0;
+      const nucleus = sorted.slice(0, sorted.findIndex((token) => (sum += weight(token)) >= top_p * total) + 1);
+      // Sums in another order differ in their last bits: by one token at most.
+      const { tokens } = candidates(logits, { top_p });
+      assert.ok(Math.abs(tokens.length - nucleus.length) <= 1, `${tokens.length} and ${nucleus.length}`);
+      assert.deepEqual([...tokens].sort((a, b) => logits[b]! - logits[a]! || a - b), sorted.slice(0, tokens.length));
+    }
+    for (const top_k of [1, 50, 2999, 5000]) {
+      const { tokens } = candidates(logits, { top_k });
+      assert.deepEqual(new Set(tokens), new Set(sorted.slice(0, top_k)));
+    }
+  }
+});
 
 test("draws follow the probabilities", () => {
   const sample = create_sampler({ do_sample: true, seed: 11 });
