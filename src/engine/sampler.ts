@@ -69,12 +69,14 @@ const DEEPEST = 40;
 export function candidates(logits: Float32Array, options: SamplingOptions): Candidates {
   const { temperature = 1, top_k = 0, top_p = 1, min_p = 0 } = options;
   const best = logits[argmax(logits)]!;
-  const kept: Candidates = { tokens: new Int32Array(logits.length), depths: new Float64Array(logits.length) };
-  for (let token = 0; token < logits.length; token++) {
-    kept.tokens[token] = token;
-    kept.depths[token] = (best - logits[token]!) / temperature;
+  const few = top_k > 0 && top_k <= FEW;
+  const tokens = few ? Int32Array.from(largest(logits, top_k)) : new Int32Array(logits.length);
+  const kept: Candidates = { tokens, depths: new Float64Array(tokens.length) };
+  for (let i = 0; i < tokens.length; i++) {
+    if (!few) tokens[i] = i;
+    kept.depths[i] = (best - logits[tokens[i]!]!) / temperature;
   }
-  if (top_k > 0) keep_leading(kept, top_k, () => 1);
+  if (top_k > FEW) keep_leading(kept, top_k, () => 1);
   if (top_p < 1) keep_leading(kept, top_p * weights_of(kept).total, (depth) => Math.exp(-depth));
   keep_within(kept, Math.min(DEEPEST, -Math.log(min_p)));
   return kept;
@@ -162,15 +164,22 @@ export function log_sum_exp(logits: Float32Array): { best: number; total: number
   return { best, total: max + Math.log(sum) };
 }
 
+/** Beyond so many, to count by depth is faster than to put each in its place. */
+const FEW = 256;
+
 /** The `count` largest in order, ties to the lower index. */
 function largest(values: Float32Array, count: number): number[] {
   const top: number[] = [];
-  for (let i = 0; i < values.length && count > 0; i++) {
-    if (top.length === count && values[i]! <= values[top.at(-1)!]!) continue;
+  /** What is not above it has no place any more. */
+  let least = count > 0 ? Number.NEGATIVE_INFINITY : Number.POSITIVE_INFINITY;
+  for (let i = 0; i < values.length; i++) {
+    const value = values[i]!;
+    if (value <= least) continue;
     let at = top.length;
-    while (at > 0 && values[i]! > values[top[at - 1]!]!) at--;
+    while (at > 0 && value > values[top[at - 1]!]!) at--;
     top.splice(at, 0, i);
     if (top.length > count) top.pop();
+    if (top.length === count) least = values[top[count - 1]!]!;
   }
   return top;
 }

@@ -46,7 +46,10 @@ test("a large vocabulary, flat or steep, keeps what sorting all of it keeps", ()
       // Sums in another order differ in their last bits: by one token at most.
       const { tokens } = candidates(logits, { top_p });
       assert.ok(Math.abs(tokens.length - nucleus.length) <= 1, `${tokens.length} and ${nucleus.length}`);
-      assert.deepEqual([...tokens].sort((a, b) => logits[b]! - logits[a]! || a - b), sorted.slice(0, tokens.length));
+      assert.deepEqual(
+        [...tokens].sort((a, b) => logits[b]! - logits[a]! || a - b),
+        sorted.slice(0, tokens.length),
+      );
     }
     for (const top_k of [1, 50, 2999, 5000]) {
       const { tokens } = candidates(logits, { top_k });
