@@ -63,8 +63,8 @@ export interface Candidates {
 const DEEPEST = 40;
 
 /**
- * What temperature, top-k, top-p and min-p leave, in no order. It takes time in proportion to the vocabulary, whatever is left: hence loops
- * over typed arrays, which is where a small model's token would otherwise spend most of its time.
+ * What temperature, top-k, top-p and min-p leave, in no order. It takes time in proportion to the vocabulary, whatever is left, in
+ * loops over typed arrays: done with objects, this is where most of a small model's time for a token goes (docs/log.md).
  */
 export function candidates(logits: Float32Array, options: SamplingOptions): Candidates {
   const { temperature = 1, top_k = 0, top_p = 1, min_p = 0 } = options;
