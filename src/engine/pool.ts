@@ -22,7 +22,7 @@ export interface PoolShape {
 const STEP = 256;
 
 function capacity_for(slots: number): number {
-  const step = Math.max(STEP, 2 ** Math.floor(Math.log2(slots / 16)));
+  const step = Math.max(STEP, 2 ** Math.floor(Math.log2(slots / 8)));
   return Math.ceil(slots / step) * step;
 }
 

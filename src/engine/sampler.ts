@@ -70,7 +70,7 @@ export function candidates(logits: Float32Array, options: SamplingOptions): Cand
   const { temperature = 1, top_k = 0, top_p = 1, min_p = 0 } = options;
   const best = logits[argmax(logits)]!;
   const few = top_k > 0 && top_k <= FEW;
-  const tokens = few ? Int32Array.from(largest(logits, top_k)) : new Int32Array(logits.length);
+  const tokens = few ? largest(logits, top_k) : new Int32Array(logits.length);
   const kept: Candidates = { tokens, depths: new Float64Array(tokens.length) };
   for (let i = 0; i < tokens.length; i++) {
     if (!few) tokens[i] = i;
@@ -167,19 +167,24 @@ export function log_sum_exp(logits: Float32Array): { best: number; total: number
 /** Beyond so many, to count by depth is faster than to put each in its place. */
 const FEW = 256;
 
-/** The `count` largest in order, ties to the lower index. */
-function largest(values: Float32Array, count: number): number[] {
-  const top: number[] = [];
+/** The indices of the `count` largest in order, ties to the lower one. */
+function largest(values: Float32Array, count: number): Int32Array {
+  const top = new Int32Array(Math.min(count, values.length));
+  const found = new Float32Array(top.length);
+  let size = 0;
   /** What is not above it has no place any more. */
-  let least = count > 0 ? Number.NEGATIVE_INFINITY : Number.POSITIVE_INFINITY;
+  let least = top.length > 0 ? Number.NEGATIVE_INFINITY : Number.POSITIVE_INFINITY;
   for (let i = 0; i < values.length; i++) {
     const value = values[i]!;
     if (value <= least) continue;
-    let at = top.length;
-    while (at > 0 && value > values[top[at - 1]!]!) at--;
-    top.splice(at, 0, i);
-    if (top.length > count) top.pop();
-    if (top.length === count) least = values[top[count - 1]!]!;
+    let at = size < top.length ? size++ : size - 1;
+    for (; at > 0 && value > found[at - 1]!; at--) {
+      found[at] = found[at - 1]!;
+      top[at] = top[at - 1]!;
+    }
+    found[at] = value;
+    top[at] = i;
+    if (size === top.length) least = found[size - 1]!;
   }
   return top;
 }
@@ -193,7 +198,10 @@ export function token_logprobs(
   const { total } = log_sum_exp(logits);
   const logprob = (token: number) => logits[token]! - total;
   const top = largest(logits, count);
-  return { logprob: logprob(token_id), top: top.map((token) => ({ token_id: token, logprob: logprob(token) })) };
+  return {
+    logprob: logprob(token_id),
+    top: Array.from(top, (token) => ({ token_id: token, logprob: logprob(token) })),
+  };
 }
 
 /** Uniform numbers in [0, 1): splitmix32, whose state is one integer (https://doi.org/10.1145/2714064.2660195). */
