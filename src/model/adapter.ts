@@ -65,6 +65,13 @@ export const lora_scale = (rank: number, alpha: number, rslora: boolean) => alph
 const bad = (given: string, expected: string, todo = "use an adapter that was made for this model"): BimedixError =>
   new BimedixError("bad_adapter", { given, expected, todo });
 
+/** Keys of PEFT 0.21's LoraConfig (src/peft/tuners/lora/config.py) under which an adapter computes more than B A x. */
+const MORE_THAN_LORA =
+  `use_dora modules_to_save trainable_token_indices layer_replication lora_bias alora_invocation_tokens use_qalora
+  use_bdlora arrow_config kasa_config monteclora_config`.split(/\s+/);
+/** Values of init_lora_weights with which training begins by changing the base, so that the adapter fits that base alone. */
+const CHANGES_BASE = /^(pissa|corda|olora|loftq|lora_ga)/i;
+
 /**
  * Reads an adapter for a model of this configuration.
  * @throws BimedixError file_not_found, bad_adapter for anything that would be dropped or put in the wrong place
@@ -72,9 +79,15 @@ const bad = (given: string, expected: string, todo = "use an adapter that was ma
 export async function read_adapter(dir: string, config: ModelConfig): Promise<Adapter> {
   const json = await read_json(join(dir, "adapter_config.json"), "bad_adapter");
   if ((json.peft_type ?? "LORA") !== "LORA") throw bad(`${dir} with peft_type ${json.peft_type}`, "LORA");
-  for (const key of ["use_dora", "modules_to_save", "trainable_token_indices", "layer_replication", "lora_bias"])
+  for (const key of MORE_THAN_LORA)
     if (json[key] && !(Array.isArray(json[key]) && json[key].length === 0))
       throw bad(`${dir} with ${key}`, "an adapter of A and B matrices alone");
+  if (CHANGES_BASE.test(String(json.init_lora_weights)))
+    throw bad(
+      `${dir} with init_lora_weights ${json.init_lora_weights}, which is for a base that was changed`,
+      "an adapter for the unchanged base",
+      "convert it with PEFT's save_pretrained(path_initial_model_for_weight_conversion=...)",
+    );
   const file = join(dir, "adapter_model.safetensors");
   const header = await read_safetensors_header(file);
   const handle = await open(file).catch((error) => Promise.reject(file_error(error, file, "an adapter")));

@@ -115,6 +115,12 @@ describe("adapters", () => {
       rejects(read_adapter(await changed(name, change), config), "bad_adapter", mentions);
     await refuses("peft4", /peft_type IA3/, (json) => (json.peft_type = "IA3"));
     await refuses("peft4", /use_dora/, (json) => (json.use_dora = true));
+    await refuses("peft4", /alora_invocation_tokens/, (json) => (json.alora_invocation_tokens = [5]));
+    await refuses(
+      "peft4",
+      /pissa_niter_4.*base that was changed/,
+      (json) => (json.init_lora_weights = "pissa_niter_4"),
+    );
     await refuses("peft4", /modules_to_save/, (json) => (json.modules_to_save = ["lm_head"]));
     await refuses("peft4", /rank 4 .*8, as adapter_config/, (json) => (json.r = 8));
     await refuses("peft4", /lora_alpha/, (json) => (json.lora_alpha = 0));
