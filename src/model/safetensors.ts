@@ -3,7 +3,7 @@
  * The checks are those of the format's own specification (https://github.com/huggingface/safetensors#format):
  * a header may lie, so every offset is held against the file's size before a byte of a tensor is read.
  */
-import { type FileHandle, open } from "node:fs/promises";
+import { type FileHandle, open, readdir, rm } from "node:fs/promises";
 import { join } from "node:path";
 import { BimedixError } from "../errors.js";
 import { file_error, write_atomically } from "../files.js";
@@ -243,17 +243,17 @@ function to_bfloat16(values: Float32Array): Uint16Array {
 export const round_floats = (values: Float32Array, dtype: "F32" | "BF16"): Float32Array =>
   dtype === "BF16" ? to_float32(new Uint8Array(to_bfloat16(values).buffer), "BF16") : values;
 
-/** Bytes of one file of a checkpoint, beyond which it is cut into several with an index. */
-const SHARD = 5e9;
-
-/** Writes a checkpoint's tensors into `dir`: model.safetensors, or shards of about 5 GB and model.safetensors.index.json. */
-export async function write_shards(dir: string, tensors: Iterable<TensorSource>): Promise<void> {
+/**
+ * Writes a checkpoint's tensors into `dir`: model.safetensors, or shards of about `shard_bytes` and model.safetensors.index.json.
+ * Weights of an earlier model there are removed, as they would be read instead or beside.
+ */
+export async function write_shards(dir: string, tensors: Iterable<TensorSource>, shard_bytes = 5e9): Promise<void> {
   const shards: TensorSource[][] = [[]];
   let size = 0;
   let total_size = 0;
   for (const tensor of tensors) {
     const bytes = source_bytes(tensor);
-    if (size > 0 && size + bytes > SHARD) {
+    if (size > 0 && size + bytes > shard_bytes) {
       shards.push([]);
       size = 0;
     }
@@ -261,7 +261,14 @@ export async function write_shards(dir: string, tensors: Iterable<TensorSource>)
     size += bytes;
     total_size += bytes;
   }
-  if (shards.length === 1) return write_safetensors(join(dir, "model.safetensors"), shards[0]!);
+  const index_file = join(dir, "model.safetensors.index.json");
+  if (shards.length === 1) {
+    await write_safetensors(join(dir, "model.safetensors"), shards[0]!);
+    await rm(index_file, { force: true });
+    return remove_weights(dir, new Set(["model.safetensors"]));
+  }
+  // Not to name files of two models while they are written.
+  await rm(index_file, { force: true });
   const weight_map: Record<string, string> = {};
   const number = (n: number) => String(n).padStart(5, "0");
   for (const [i, shard] of shards.entries()) {
@@ -270,5 +277,11 @@ export async function write_shards(dir: string, tensors: Iterable<TensorSource>)
     for (const { name } of shard) weight_map[name] = file;
   }
   const index = `${JSON.stringify({ metadata: { total_size }, weight_map }, null, 2)}\n`;
-  await write_atomically(join(dir, "model.safetensors.index.json"), (handle) => handle.writeFile(index));
+  await write_atomically(index_file, (handle) => handle.writeFile(index));
+  await remove_weights(dir, new Set(Object.values(weight_map)));
+}
+
+async function remove_weights(dir: string, but: ReadonlySet<string>): Promise<void> {
+  for (const name of await readdir(dir))
+    if (/^model(-\d{5}-of-\d{5})?\.safetensors$/.test(name) && !but.has(name)) await rm(join(dir, name));
 }

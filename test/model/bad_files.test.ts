@@ -1,13 +1,15 @@
 /** Checkpoints and configurations that lie, are cut short or are not there: each ends in one typed line. */
 import assert from "node:assert/strict";
-import { chmod, mkdtemp, readFile, rename, symlink, writeFile } from "node:fs/promises";
+import { chmod, mkdtemp, readdir, readFile, rename, symlink, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { describe, test } from "node:test";
 import { LocalEngine } from "../../src/engine/local.js";
 import { BimedixError } from "../../src/errors.js";
+import { open_checkpoint } from "../../src/model/checkpoint.js";
 import { parse_config } from "../../src/model/config.js";
 import { parse_dtype } from "../../src/model/convert.js";
+import { write_shards } from "../../src/model/safetensors.js";
 import { open_store } from "../../src/model/store.js";
 import { copy_of, rejects, remove } from "../fixtures.js";
 
@@ -297,4 +299,24 @@ test("an unknown dtype", () => {
     () => parse_dtype("q3"),
     (error) => error instanceof BimedixError && error.code === "bad_option" && error.message.includes("fp32, q8, q4"),
   );
+});
+
+test("weights written over an earlier model's are the ones that are read", async () => {
+  const dir = await copy_of(SHARDED);
+  const { tensors } = await open_checkpoint(dir);
+  const written = async (value: number, shard_bytes?: number) => {
+    const filled = [...tensors.values()].map(({ name, shape }) => ({
+      name,
+      shape,
+      data: new Float32Array(shape.reduce((product, dim) => product * dim, 1)).fill(value),
+    }));
+    await write_shards(dir, filled, shard_bytes);
+    const { name, file, offset } = (await open_checkpoint(dir)).tensors.get("model.norm.weight")!;
+    assert.equal((await readFile(file)).readFloatLE(offset), value, name);
+    return (await readdir(dir)).filter((file) => file.startsWith("model")).length;
+  };
+  assert.equal(await written(1), 1);
+  assert.ok((await written(2, 1e4)) > 4);
+  assert.ok((await written(3, 1e5)) > 2);
+  assert.equal(await written(4), 1);
 });
