@@ -3,6 +3,8 @@ import { BimedixError } from "../errors.js";
 import { resolve_adapter, resolve_model } from "../model/hub.js";
 import { merge_adapter } from "../model/merge.js";
 import { launch, write_axolotl } from "../train/axolotl.js";
+import type { DataReport } from "../train/data.js";
+import type { LogEntry } from "../train/log.js";
 import { write_plot } from "../train/plot.js";
 import { read_recipe, recipe_keys } from "../train/recipe.js";
 import { run_training, type TrainEvent } from "../train/run.js";
@@ -31,9 +33,17 @@ export async function train(
       expected: "bimedix train RECIPE.yaml [key=value ...]",
       todo: "name a recipe; --keys lists what stands in one",
     });
+  const remote = options.engine === "axolotl";
+  const misplaced = remote ? options.resume && "--resume" : options.dryRun && "--dry-run";
+  if (misplaced)
+    throw new BimedixError("bad_option", {
+      given: `${misplaced} with --engine ${options.engine}`,
+      expected: remote ? "Axolotl's own resume_from_checkpoint" : "--engine axolotl, which it belongs to",
+      todo: `leave ${misplaced} out`,
+    });
   const recipe = await read_recipe(recipe_file, overrides);
-  if (options.engine === "axolotl") {
-    const command = await write_axolotl(recipe);
+  if (remote) {
+    const command = await write_axolotl(recipe, tell_data);
     process.stdout.write(`${command.join(" ")}\n`);
     if (!options.dryRun) await launch(command);
     return;
@@ -41,7 +51,7 @@ export async function train(
   const stop = new AbortController();
   const on_signal = () => {
     if (stop.signal.aborted) process.exit(130);
-    process.stderr.write("\nStopping after this step, with a checkpoint. Once more stops at once.\n");
+    process.stderr.write("\nStopping, with a checkpoint of what was learnt. Once more stops at once.\n");
     stop.abort();
   };
   process.on("SIGINT", on_signal);
@@ -57,8 +67,10 @@ export async function train(
     else process.stdout.write(`${result.output_dir}\n`);
     process.stderr.write(`curves: ${plot}\n`);
   } catch (error) {
-    if (!(error instanceof BimedixError && error.code === "aborted")) throw error;
+    if (!(error instanceof BimedixError && (error.code === "aborted" || error.code === "non_finite_gradients")))
+      throw error;
     await write_plot(recipe.output_dir);
+    if (error.code !== "aborted") throw error;
     process.stderr.write("Stopped. The same command with --resume goes on.\n");
     process.exitCode = 130;
   } finally {
@@ -74,26 +86,31 @@ export async function merge(model: string, adapter: string, { output }: { output
   process.stdout.write(`${output}: ${changed} tensors changed\n`);
 }
 
+const line = (text: string) => process.stderr.write(process.stderr.isTTY ? `\r\x1b[K${text}\n` : `${text}\n`);
+
+/** What a data set holds, and what was lost of it. */
+function tell_data({ path, examples, tokens, truncated, dropped, damaged }: DataReport): void {
+  const lost = [
+    truncated > 0 ? `${truncated} cut to a row` : "",
+    dropped > 0 ? `${dropped} without an answer left` : "",
+    damaged.length > 0 ? `${damaged.length} damaged` : "",
+  ].filter(Boolean);
+  line(
+    `${path}: ${count(examples)} examples, ${count(tokens)} tokens${lost.length > 0 ? ` (${lost.join(", ")})` : ""}`,
+  );
+  for (const { line: number, reason } of damaged.slice(0, 10)) line(`  line ${number} skipped: ${reason}`);
+  if (damaged.length > 10) line(`  and ${damaged.length - 10} more`);
+}
+
 /** Tells a run on the terminal: one line that is written over, or where there is no terminal a line a log entry. */
 function narrator(): (event: TrainEvent) => void {
   const { stderr } = process;
   const loading = progress_bar("loading");
-  const line = (text: string) => stderr.write(stderr.isTTY ? `\r\x1b[K${text}\n` : `${text}\n`);
+  const skips = ({ skipped_steps = 0 }: LogEntry) => (skipped_steps > 0 ? ` ${skipped_steps} skipped` : "");
   return (event) => {
     if (event.kind === "loading") loading(event);
-    else if (event.kind === "data") {
-      const { path, examples, tokens, truncated, dropped, damaged } = event.report;
-      const lost = [
-        truncated > 0 ? `${truncated} cut to a row` : "",
-        dropped > 0 ? `${dropped} without an answer left` : "",
-        damaged.length > 0 ? `${damaged.length} damaged` : "",
-      ].filter(Boolean);
-      line(
-        `${path}: ${count(examples)} examples, ${count(tokens)} tokens${lost.length > 0 ? ` (${lost.join(", ")})` : ""}`,
-      );
-      for (const { line: number, reason } of damaged.slice(0, 10)) line(`  line ${number} skipped: ${reason}`);
-      if (damaged.length > 10) line(`  and ${damaged.length - 10} more`);
-    } else if (event.kind === "begin") {
+    else if (event.kind === "data") tell_data(event.report);
+    else if (event.kind === "begin") {
       const share = ((100 * event.trained) / event.parameters).toFixed(2);
       const where = event.resumed ? `, from step ${event.first} (${event.resumed})` : "";
       line(
@@ -103,7 +120,7 @@ function narrator(): (event: TrainEvent) => void {
       if (!stderr.isTTY) return;
       const { entry, step, steps, seconds_left } = event;
       const part = "█".repeat(Math.round((step / steps) * 16)).padEnd(16, "░");
-      const numbers = `loss ${figure(entry.loss)} aux ${figure(entry.aux_loss)} lr ${entry.learning_rate?.toExponential(1)} norm ${figure(entry.grad_norm)}`;
+      const numbers = `loss ${figure(entry.loss)} aux ${figure(entry.aux_loss)} lr ${entry.learning_rate?.toExponential(1)} norm ${figure(entry.grad_norm)}${skips(entry)}`;
       const memory = `${(process.memoryUsage.rss() / 1e6).toFixed(0)} MB`;
       stderr.write(
         `\r\x1b[K${part} ${step}/${steps} ${numbers} ${entry.tokens_per_second?.toFixed(0)} tok/s ${duration(seconds_left)} left ${memory}`,
@@ -114,7 +131,7 @@ function narrator(): (event: TrainEvent) => void {
         line(`step ${entry.step} held-out loss ${figure(entry.eval_loss)} in ${entry.eval_runtime?.toFixed(1)} s`);
       else if (!stderr.isTTY)
         line(
-          `step ${entry.step} loss ${figure(entry.loss)} aux ${figure(entry.aux_loss)} norm ${figure(entry.grad_norm)} ${entry.tokens_per_second?.toFixed(0)} tok/s`,
+          `step ${entry.step} loss ${figure(entry.loss)} aux ${figure(entry.aux_loss)} norm ${figure(entry.grad_norm)}${skips(entry)} ${entry.tokens_per_second?.toFixed(0)} tok/s`,
         );
     } else line(`saved ${event.dir}`);
   };

@@ -7,18 +7,16 @@
  * Not tried: a run, for want of the GPUs; nor does Axolotl compute the padding's share of the load-balancing loss as this trainer does.
  */
 import { spawn } from "node:child_process";
-import { createWriteStream } from "node:fs";
-import { mkdir } from "node:fs/promises";
+import { mkdir, writeFile } from "node:fs/promises";
 import { join, resolve } from "node:path";
-import { finished } from "node:stream/promises";
 import { stringify } from "yaml";
 import { BimedixError } from "../errors.js";
 import { file_error, write_atomically } from "../files.js";
 import type { ModelConfig } from "../model/config.js";
 import { read_config } from "../model/config.js";
 import { resolve_tokenizer } from "../model/hub.js";
-import { type Example, read_dataset } from "./data.js";
-import type { DatasetRecipe, Recipe } from "./recipe.js";
+import { type DataReport, type Example, read_dataset } from "./data.js";
+import type { Recipe, SourceRecipe } from "./recipe.js";
 import { training_tokenizer } from "./setup.js";
 
 const bad = (given: string, expected: string, todo: string): BimedixError =>
@@ -126,27 +124,28 @@ function adapter_keys({ adapter, quantization }: Recipe, { num_local_experts }: 
   };
 }
 
-/** Writes `output_dir/axolotl`: config.yaml and the data. Returns the command that trains. */
-export async function write_axolotl(recipe: Recipe): Promise<string[]> {
+/** Writes `output_dir/axolotl`: config.yaml and the data, each of which is told to `on_data`. Returns the command that trains. */
+export async function write_axolotl(recipe: Recipe, on_data: (report: DataReport) => void): Promise<string[]> {
   const folder = join(recipe.output_dir, "axolotl");
   const dir = await resolve_tokenizer(recipe.base_model);
   const config = await read_config(dir);
   // What cannot be done is said before the data is read.
-  adapter_keys(recipe, config);
+  axolotl_config(recipe, config, { train: [], test: [] });
   const tokenizer = await training_tokenizer(dir, config.vocab_size);
   await mkdir(folder, { recursive: true }).catch((error) =>
     Promise.reject(file_error(error, folder, "a folder to write to")),
   );
-  const write = (kind: string) => async (dataset: DatasetRecipe, i: number) => {
-    const { examples } = await read_dataset(dataset, tokenizer, recipe);
-    const file = join(folder, `${kind}-${i}.jsonl`);
-    await write_tokens(file, examples, dataset.repeat);
+  const write = async (name: string, source: SourceRecipe, repeat: number) => {
+    const { examples, report } = await read_dataset(source, tokenizer, recipe);
+    on_data(report);
+    const file = join(folder, `${name}.jsonl`);
+    await write_tokens(file, examples, repeat);
     return file;
   };
   const train: string[] = [];
-  for (const [i, dataset] of recipe.datasets.entries()) train.push(await write("train")(dataset, i));
+  for (const [i, source] of recipe.datasets.entries()) train.push(await write(`train-${i}`, source, source.repeat));
   const test: string[] = [];
-  for (const [i, dataset] of recipe.eval_datasets.entries()) test.push(await write("test")(dataset, i));
+  for (const [i, source] of recipe.eval_datasets.entries()) test.push(await write(`test-${i}`, source, 1));
   const file = join(folder, "config.yaml");
   const text = stringify(axolotl_config(recipe, config, { train, test }));
   await write_atomically(file, (handle) => handle.writeFile(text));
@@ -155,16 +154,14 @@ export async function write_axolotl(recipe: Recipe): Promise<string[]> {
 
 /** A line an example, in Axolotl's form of tokenised data. */
 async function write_tokens(file: string, examples: readonly Example[], repeat: number): Promise<void> {
-  const stream = createWriteStream(file);
-  const done = finished(stream);
-  for (let time = 0; time < repeat; time++)
-    for (const { input_ids, learnt } of examples) {
-      const labels = Array.from(input_ids, (id, i) => (i > 0 && learnt[i] ? id : -100));
-      const line = JSON.stringify({ input_ids: [...input_ids], attention_mask: labels.map(() => 1), labels });
-      if (!stream.write(`${line}\n`)) await new Promise<void>((go) => stream.once("drain", go));
-    }
-  stream.end();
-  await done.catch((error) => Promise.reject(file_error(error, file, "a place for the data")));
+  function* lines() {
+    for (let time = 0; time < repeat; time++)
+      for (const { input_ids, learnt } of examples) {
+        const labels = Array.from(input_ids, (id, i) => (i > 0 && learnt[i] ? id : -100));
+        yield `${JSON.stringify({ input_ids: [...input_ids], attention_mask: labels.map(() => 1), labels })}\n`;
+      }
+  }
+  await write_atomically(file, (handle) => writeFile(handle, lines()));
 }
 
 /** Starts the command and waits for its end. @throws BimedixError bad_option when it is not there or fails */

@@ -1,7 +1,8 @@
 /**
  * The base model's tensors as the trainer asks for them: a layer at a time. They are kept in memory, or read from the disk
- * at each use into buffers that are used again, so that a model needs the memory of two layers, whatever its depth.
+ * at each use into buffers that are used again, so that the base needs the memory of one or two layers, whatever its depth.
  */
+import { createHash } from "node:crypto";
 import { type FileHandle, open } from "node:fs/promises";
 import { join } from "node:path";
 import { BimedixError } from "../errors.js";
@@ -12,6 +13,9 @@ import type { StoredTensor } from "../model/weights.js";
 
 /** Layers up to this many bytes are read ahead: beyond, reading takes little beside computing, and memory more. */
 const MAX_AHEAD = 2 ** 28;
+
+/** Of each tensor. */
+const FINGERPRINT_BYTES = 2 ** 12;
 
 export type TensorData = Float32Array | Uint8Array | Int8Array;
 
@@ -40,8 +44,13 @@ export class BaseModel {
   /** @param stream read a layer's tensors from the disk at each use */
   static async open(store: Store, { stream }: { stream: boolean }): Promise<BaseModel> {
     const base = new BaseModel(store.config, store, stream);
-    if (!stream) for (const name of store.tensors.keys()) base.kept.set(name, await base.read(name));
-    return base;
+    try {
+      if (!stream) for (const name of store.tensors.keys()) base.kept.set(name, await base.read(name));
+      return base;
+    } catch (error) {
+      await base.close();
+      throw error;
+    }
   }
 
   private get layer_bytes(): number {
@@ -110,6 +119,18 @@ export class BaseModel {
       }
     }
     return rows;
+  }
+
+  /** A hash of all tensors' names, shapes and first bytes: a base that was trained further has another. */
+  async fingerprint(): Promise<string> {
+    const hash = createHash("sha256");
+    for (const [name, stored] of this.store.tensors) {
+      const { handle, offset } = await this.place(name);
+      const bytes = new Uint8Array(Math.min(byte_length(stored), FINGERPRINT_BYTES));
+      await this.fill(name, handle, bytes, offset);
+      hash.update(`${name} ${stored.dtype} ${stored.dims}\n`).update(bytes);
+    }
+    return hash.digest("hex");
   }
 
   async close(): Promise<void> {

@@ -7,7 +7,7 @@ import type { ChatMessage } from "../text/chat.js";
 import { mcqa_prompt, question_words } from "../text/questions.js";
 import type { Tokenizer } from "../text/tokenizer.js";
 import type { Batch } from "./network.js";
-import type { DatasetRecipe } from "./recipe.js";
+import type { SourceRecipe } from "./recipe.js";
 
 /** One conversation: its tokens, and for each whether the model is to learn to write it. */
 export interface Example {
@@ -36,7 +36,7 @@ export interface DataOptions {
 
 /** @throws BimedixError file_not_found, bad_data with the line's number where the policy is to stop, or when nothing is left */
 export async function read_dataset(
-  { path, type }: DatasetRecipe,
+  { path, type }: SourceRecipe,
   tokenizer: Tokenizer,
   { sequence_len, train_on_inputs, on_damaged_line }: DataOptions,
 ): Promise<{ examples: Example[]; report: DataReport }> {
@@ -106,7 +106,7 @@ async function* lines(path: string): AsyncGenerator<{ line: number; text: string
 
 type Json = Record<string, unknown>;
 
-function to_messages(text: string, type: DatasetRecipe["type"]): ChatMessage[] {
+function to_messages(text: string, type: SourceRecipe["type"]): ChatMessage[] {
   let json: Json;
   try {
     json = JSON.parse(text) as Json;

@@ -3,6 +3,7 @@
  */
 import { appendFile, mkdir } from "node:fs/promises";
 import { join } from "node:path";
+import { BimedixError } from "../errors.js";
 import { file_error, read_text, write_atomically } from "../files.js";
 import { EventFile } from "./events.js";
 
@@ -25,7 +26,6 @@ export interface LogEntry {
   eval_loss?: number;
   [each: `eval_${string}_loss`]: number;
   eval_runtime?: number;
-  train_runtime?: number;
 }
 
 export class RunLog {
@@ -72,12 +72,25 @@ export class RunLog {
   }
 }
 
-/** The entries of a log; a last line that was cut short is left out. */
+/** The entries of a log, none where there is no file; a last line that was cut short is left out. @throws BimedixError bad_data */
 export async function read_log(file: string): Promise<LogEntry[]> {
-  const text = await read_text(file, "the log of a run").catch(() => "");
+  const text = await read_text(file, "the log of a run").catch((error) => {
+    if (error.code === "file_not_found") return "";
+    throw error;
+  });
   const lines = text.split("\n");
   lines.pop();
-  return lines.map((line) => JSON.parse(line) as LogEntry);
+  return lines.map((line, i) => {
+    try {
+      return JSON.parse(line) as LogEntry;
+    } catch {
+      throw new BimedixError("bad_data", {
+        given: `line ${i + 1} of ${file}, which is not JSON`,
+        expected: "the log of a run",
+        todo: "correct the line, or take it out",
+      });
+    }
+  });
 }
 
 /** TensorBoard's tags: `train/loss`, `eval/loss` and so on, and a router's figures by layer. */

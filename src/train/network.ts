@@ -1,6 +1,6 @@
 /**
- * A forward and a backward pass through all layers, one layer at a time, with the sessions of one: memory is a layer's worth and
- * a hidden state a layer, whatever the depth.
+ * A forward and a backward pass through all layers, one layer at a time, with the sessions of one: beside what is learnt, memory is
+ * a layer's worth and a hidden state a layer, whatever the depth.
  */
 import type { InferenceSession, Tensor } from "onnxruntime-node";
 import { Tensor as OrtTensor } from "onnxruntime-node";

@@ -2,7 +2,7 @@
  * A recipe: everything that decides a training run, in one YAML file. The schema below is the only description of it: it checks
  * the file, fills in the defaults and prints the documentation (`bimedix train --keys`). Keys are those of Axolotl, where it has one.
  */
-import { dirname, resolve } from "node:path";
+import { basename, dirname, resolve } from "node:path";
 import { parseDocument } from "yaml";
 import { z } from "zod";
 import { BimedixError } from "../errors.js";
@@ -14,15 +14,15 @@ const count = (minimum = 1) => z.int().min(minimum);
 const positive = z.number().positive();
 const share = z.number().min(0).lt(1);
 
-const dataset = z.strictObject({
+const source = z.strictObject({
   path: z.string().min(1).describe("JSON lines, one example a line; relative to the recipe"),
   type: z
     .enum(["chat", "instruction", "mcqa"])
     .describe(
       "chat: {messages}; instruction: {instruction, input?, output}; mcqa: {question, options, answer, context?}",
     ),
-  repeat: count().default(1).describe("how often an epoch holds it"),
 });
+const dataset = source.extend({ repeat: count().default(1).describe("how often an epoch holds it") });
 
 const adapter = z.strictObject({
   r: count().describe("rank"),
@@ -38,7 +38,7 @@ const adapter = z.strictObject({
 });
 
 const schema = z.strictObject({
-  base_model: z.string().min(1).describe("directory (relative to the recipe) or hub id"),
+  base_model: z.string().min(1).describe("directory (relative to the recipe where it begins with ./ or ../) or hub id"),
   output_dir: z
     .string()
     .min(1)
@@ -55,7 +55,7 @@ const schema = z.strictObject({
     .default(false)
     .describe("read the base from the disk, layer by layer, instead of keeping it in memory"),
   datasets: z.array(dataset).min(1).describe("what is learnt"),
-  eval_datasets: z.array(dataset).default([]).describe("what is measured"),
+  eval_datasets: z.array(source).default([]).describe("what is measured: path and type as in datasets"),
   on_damaged_line: z
     .enum(["stop", "skip"])
     .default("stop")
@@ -97,7 +97,8 @@ const schema = z.strictObject({
 });
 
 export type Recipe = z.infer<typeof schema>;
-export type DatasetRecipe = z.infer<typeof dataset>;
+/** One file of data. */
+export type SourceRecipe = z.infer<typeof source>;
 export type AdapterRecipe = z.infer<typeof adapter>;
 
 /**
@@ -137,9 +138,10 @@ export function parse_recipe(text: string, name: string, overrides: readonly str
       }
     }
   }
-  const parsed = problems.length === 0 ? schema.safeParse(document.toJS({ maxAliasCount: 100 })) : null;
-  if (parsed?.success) problems.push(...impossible(parsed.data));
-  else if (parsed) problems.push(...parsed.error.issues.flatMap(explain));
+  const value: unknown = problems.length === 0 ? document.toJS({ maxAliasCount: 100 }) : null;
+  const parsed = problems.length === 0 ? schema.safeParse(value) : null;
+  if (parsed && !parsed.success) problems.push(...parsed.error.issues.flatMap(explain));
+  if (typeof value === "object" && value !== null) problems.push(...impossible(value));
   if (parsed?.success && problems.length === 0) return parsed.data;
   throw new BimedixError("bad_recipe", {
     given: `${name} with ${problems.length === 1 ? "this problem" : `${problems.length} problems`}: ${problems.join(" · ")}`,
@@ -148,18 +150,24 @@ export function parse_recipe(text: string, name: string, overrides: readonly str
   });
 }
 
-/** What no single key shows to be wrong. */
-function impossible(recipe: Recipe): string[] {
+/** The name under which the loss on a file of `eval_datasets` is logged. */
+export const eval_name = (path: string): string => basename(path).replace(/\.[^.]*$/, "");
+
+/** What no single key shows to be wrong, in a recipe that may have other faults. */
+function impossible(recipe: { [key in keyof Recipe]?: unknown }): string[] {
   const problems: string[] = [];
+  const measured = Array.isArray(recipe.eval_datasets) ? recipe.eval_datasets : [];
+  const names = measured.map((one) => eval_name(String(one?.path)));
   const both = (a: keyof Recipe, b: keyof Recipe) => recipe[a] !== undefined && recipe[b] !== undefined;
   if (recipe.num_epochs === undefined && recipe.max_steps === undefined)
     problems.push("neither num_epochs nor max_steps");
   if (both("num_epochs", "max_steps")) problems.push("both num_epochs and max_steps");
   if (both("warmup_steps", "warmup_ratio")) problems.push("both warmup_steps and warmup_ratio");
-  if (recipe.eval_steps !== undefined && recipe.eval_datasets.length === 0)
-    problems.push("eval_steps without eval_datasets");
+  if (recipe.eval_steps !== undefined && measured.length === 0) problems.push("eval_steps without eval_datasets");
+  for (const name of new Set(names.filter((name, i) => names.indexOf(name) < i)))
+    problems.push(`several eval_datasets named ${name}, under which one loss is logged: rename a file`);
   if (recipe.adapter === "none") {
-    if (recipe.quantization !== "none")
+    if (recipe.quantization !== undefined && recipe.quantization !== "none")
       problems.push(`quantization ${recipe.quantization} with adapter none: quantised weights cannot be learnt`);
     if (recipe.stream_weights) problems.push("stream_weights with adapter none: learnt weights stay in memory");
   }

@@ -4,6 +4,7 @@ import { BimedixError } from "../errors.js";
 import { read_json } from "../files.js";
 import { adapted_tensors, adapter_config, lora_scale, lora_shapes, write_adapter } from "../model/adapter.js";
 import { expected_tensors } from "../model/checkpoint.js";
+import type { ModelConfig } from "../model/config.js";
 import { copy_model_files } from "../model/merge.js";
 import { write_shards } from "../model/safetensors.js";
 import { fallback_template } from "../text/prompts.js";
@@ -29,7 +30,7 @@ export async function training_tokenizer(dir: string, vocab_size: number): Promi
 }
 
 /** What the recipe adapts of this model; null where it trains every tensor. @throws BimedixError bad_option */
-export function adapter_shape({ adapter }: Recipe, { config }: BaseModel): AdapterShape | null {
+export function adapter_shape({ adapter }: Recipe, config: ModelConfig): AdapterShape | null {
   if (adapter === "none") return null;
   if (config.num_local_experts === 0 && adapter.targets.includes("gate")) {
     throw new BimedixError("bad_option", {

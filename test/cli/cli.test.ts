@@ -83,3 +83,11 @@ test("mistakes are one line and exit with 1", () => {
     assert.ok(!/\n\s+at /.test(stderr), stderr);
   }
 });
+
+test("train refuses an option that belongs to the other engine", () => {
+  const recipe = join(root, "recipes/bimedix-nano.yaml");
+  const here = bimedix(["train", recipe, "--dry-run"]);
+  assert.deepEqual([here.status, here.stdout], [1, ""]);
+  assert.match(here.stderr, /^bimedix: --dry-run with --engine local; .*\n$/);
+  assert.match(bimedix(["train", recipe, "--engine", "axolotl", "--resume"]).stderr, /--resume with --engine axolotl/);
+});

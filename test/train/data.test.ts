@@ -22,7 +22,7 @@ const options = { sequence_len: 128, train_on_inputs: false, on_damaged_line: "s
 async function examples_of(type: "chat" | "instruction" | "mcqa", ...lines: object[]) {
   const path = join(await mkdtemp(join(tmpdir(), "bimedix-")), "data.jsonl");
   await writeFile(path, lines.map((line) => JSON.stringify(line)).join("\n"));
-  return (await read_dataset({ path, type, repeat: 1 }, tokenizer, options)).examples;
+  return (await read_dataset({ path, type }, tokenizer, options)).examples;
 }
 
 const learnt = ({ input_ids, learnt }: { input_ids: Int32Array; learnt: Uint8Array }) =>

@@ -1,6 +1,6 @@
 /** Recipes: what is refused and how, the recipes that are shipped, and what they are for Axolotl. */
 import assert from "node:assert/strict";
-import { mkdtemp, readdir, readFile, writeFile } from "node:fs/promises";
+import { mkdir, mkdtemp, readdir, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { describe, test } from "node:test";
@@ -11,7 +11,9 @@ import { expected_tensors } from "../../src/model/checkpoint.js";
 import { parse_config } from "../../src/model/config.js";
 import { axolotl_config, write_axolotl } from "../../src/train/axolotl.js";
 import { parse_recipe, read_recipe, recipe_keys } from "../../src/train/recipe.js";
-import { root } from "../fixtures.js";
+import { rejects, root } from "../fixtures.js";
+
+const nano = join(root, "models/nano");
 
 const good = `
 base_model: ./model
@@ -93,6 +95,16 @@ describe("a recipe", () => {
       /quantization nf4 with adapter none.*stream_weights with adapter none/,
     );
     assert.match(problem(good, ["adapter.targets=[q,q]"]), /names a target twice/);
+    const measured = (...files: string[]) => `eval_datasets=[${files.map((path) => `{path: ${path}, type: chat}`)}]`;
+    assert.match(problem(good, [measured("en/held.jsonl", "ar/held.json")]), /several eval_datasets named held/);
+    assert.match(
+      problem(good, ["eval_datasets=[{path: x, type: chat, repeat: 2}]"]),
+      /unknown key repeat in eval_datasets\.0/,
+    );
+    assert.match(
+      problem(good, ["num_epochs=1", "lern_rate=1"]),
+      /unknown key lern_rate.*both num_epochs and max_steps/,
+    );
     assert.match(problem(good, ["adapter=lora"]), /adapter/);
   });
 
@@ -171,20 +183,26 @@ describe("Axolotl", () => {
       });
     assert.throws(change({ lora_dropout: 0.1 }), /lora_dropout/);
     assert.throws(change({ targets: ["w1"] }), /w1 and w3/);
+    const balanced = write_axolotl({ ...recipe, base_model: nano, router_aux_loss_per_layer: true }, () =>
+      assert.fail(),
+    );
+    await rejects(balanced, "bad_option", /router_aux_loss_per_layer/);
   });
 
   test("gets the data as the tokens that this trainer would learn from", async () => {
     const dir = await mkdtemp(join(tmpdir(), "bimedix-"));
     await writeFile(
       join(dir, "a.jsonl"),
-      `${JSON.stringify({ instruction: "What is fever?", output: "A high temperature." })}\n`,
+      `${JSON.stringify({ instruction: "What is fever?", output: "A high temperature." })}\n{}\n`,
     );
     const text = good
-      .replace("./model", join(root, "models/nano"))
+      .replace("./model", nano)
       .replace("a.jsonl", join(dir, "a.jsonl"))
       .replace("type: chat", "type: instruction, repeat: 2");
-    const recipe = parse_recipe(text, "r.yaml", [`output_dir=${join(dir, "out")}`]);
-    const command = await write_axolotl(recipe);
+    const recipe = parse_recipe(text, "r.yaml", [`output_dir=${join(dir, "out")}`, "on_damaged_line=skip"]);
+    const damaged: number[] = [];
+    const command = await write_axolotl(recipe, (report) => damaged.push(...report.damaged.map(({ line }) => line)));
+    assert.deepEqual(damaged, [2]);
     assert.deepEqual(command.slice(0, 4), ["accelerate", "launch", "-m", "axolotl.cli.train"]);
     const config = parse(await readFile(command[4]!, "utf8"));
     assert.equal(config.datasets.length, 1);
@@ -203,5 +221,12 @@ describe("Axolotl", () => {
       { role: "assistant", content: "A high temperature." },
     ] as const;
     assert.deepEqual(input_ids, tokenizer.apply_chat_template(messages, { add_generation_prompt: false }));
+    await rm(config.datasets[0].path);
+    await mkdir(config.datasets[0].path);
+    await rejects(
+      write_axolotl(recipe, () => {}),
+      "file_unreadable",
+      /train-0\.jsonl/,
+    );
   });
 });

@@ -2,7 +2,7 @@
 import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
 import { existsSync } from "node:fs";
-import { mkdtemp, readdir, readFile, writeFile } from "node:fs/promises";
+import { cp, mkdtemp, readdir, readFile, rename, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { before, describe, test } from "node:test";
@@ -93,15 +93,55 @@ describe("a run", () => {
   });
 
   test("stopped and resumed, it is bit for bit the run that never stopped", async () => {
-    const stop = new AbortController();
-    const on_event = (event: TrainEvent) => event.kind === "step" && event.step === 5 && stop.abort();
-    await rejects(run_training(recipe("stopped"), { signal: stop.signal, on_event }), "aborted", /stopped/);
-    assert.equal((await checkpoints(join(folder, "stopped")))[0]!.step, 5);
+    // At 6 held-out data is measured next.
+    for (const at of [5, 6]) {
+      const stop = new AbortController();
+      const on_event = (event: TrainEvent) => event.kind === "step" && event.step === at && stop.abort();
+      const stopped = run_training(recipe("stopped"), { signal: stop.signal, on_event, resume: true });
+      await rejects(stopped, "aborted", /stopped/);
+      assert.equal((await checkpoints(join(folder, "stopped")))[0]!.step, at);
+      assert.equal((await losses("stopped")).at(-1)!.step, at === 5 ? 3 : 6);
+    }
+    assert.equal(
+      (await losses("stopped")).at(-1)!.eval_loss,
+      undefined,
+      "a measurement that was stopped is not logged",
+    );
     await run_training(recipe("stopped"), { resume: true });
     assert.deepEqual(await losses("stopped"), await losses("whole"));
     assert.ok((await adapter_bytes("stopped")).equals(await adapter_bytes("whole")));
     const other = recipe("stopped", "learning_rate=2e-3");
     await rejects(run_training(other, { resume: true }), "bad_option", /another recipe/);
+  });
+
+  test("it goes on where its files were moved to, and not on another base", async () => {
+    const base = join(folder, "base");
+    await cp(nano, base, { recursive: true, filter: (file) => !file.includes("onnx") });
+    const moved = (name: string, ...more: string[]) =>
+      recipe("moved", `base_model=${join(folder, name)}`, "max_steps=2", "eval_steps=2", ...more);
+    const stop = new AbortController();
+    const on_event = (event: TrainEvent) => event.kind === "step" && stop.abort();
+    await rejects(run_training(moved("base"), { signal: stop.signal, on_event }), "aborted", /stopped/);
+    const weights = join(base, "model.safetensors");
+    const bytes = await readFile(weights);
+    const trained = Buffer.from(bytes);
+    trained[trained.length - 1]! ^= 1;
+    trained[trained.length - 500]! ^= 1;
+    await writeFile(weights, trained);
+    await rejects(run_training(moved("base"), { resume: true }), "bad_option", /another recipe, base or other data/);
+    await writeFile(weights, bytes);
+    await rename(base, join(folder, "elsewhere"));
+    await rename(join(folder, "chat.jsonl"), join(folder, "renamed.jsonl"));
+    try {
+      const data = [
+        `{path: ${join(folder, "renamed.jsonl")}, type: chat}`,
+        `{path: ${join(folder, "mcqa.jsonl")}, type: mcqa, repeat: 3}`,
+      ];
+      const { steps } = await run_training(moved("elsewhere", `datasets=[${data}]`), { resume: true });
+      assert.equal(steps, 2);
+    } finally {
+      await rename(join(folder, "renamed.jsonl"), join(folder, "chat.jsonl"));
+    }
   });
 
   test("killed at any moment, its last checkpoint loads and the run ends the same", async () => {
@@ -136,7 +176,7 @@ describe("a run", () => {
       "max_skipped_steps=3",
       "logging_steps=1",
     );
-    await rejects(run_training(wild), "non_finite_gradients", /3 steps in a row/);
+    await rejects(run_training(wild), "non_finite_gradients", /3 steps in a row.*another output_dir/);
     const log = await read_log(join(folder, "wild/log.jsonl"));
     assert.equal(log.at(-1)!.skipped_steps, 3);
   });
@@ -171,6 +211,8 @@ describe("a run", () => {
     await rejects(run_training(empty), "bad_data", /without an example/);
     const missing = recipe("empty", `datasets=[{path: ${join(folder, "none.jsonl")}, type: chat}]`);
     await rejects(run_training(missing), "file_not_found", /none\.jsonl/);
+    const several = recipe("empty", `datasets=[{path: /a/x, type: chat}]`, "eval_datasets=[{path: /a/y, type: chat}]");
+    await rejects(run_training(several), "file_not_found", /\/a\/x, \/a\/y/);
   });
 
   test("on a base in 8 bits it learns as on one in float32", async () => {
@@ -192,6 +234,9 @@ describe("a run", () => {
     const { tensors } = await open_checkpoint(join(folder, "full"));
     assert.equal(tensors.get("model.norm.weight")!.dtype, "BF16");
     assert.ok(existsSync(join(folder, "full/tokenizer.json")));
+    const onto_itself = { ...full, base_model: join(folder, "full"), output_dir: join(folder, "full/") };
+    await rm(join(folder, "full/checkpoint-2"), { recursive: true });
+    await rejects(run_training(onto_itself), "bad_option", /the base model's own directory/);
   });
 });
 
