@@ -60,7 +60,7 @@ export function create_app(options: AppOptions): Hono<Env> {
       throw new ApiError(
         403,
         "host_not_allowed",
-        `The host ${JSON.stringify(host.slice(0, 100))} is not allowed here.`,
+        `The host ${JSON.stringify(host.slice(0, 100))} is not allowed here; start the server with --allow-host NAME.`,
       );
     await next();
   });
