@@ -243,14 +243,16 @@ async function* pieces_of(
   let finish_reason: Piece["finish_reason"] = "length";
   for await (const { token_id, logprob, top } of model.engine.generate([input_ids], { ...rest, signal })) {
     generated++;
-    if (ends.has(token_id)) {
+    const ended = ends.has(token_id);
+    const has_text = !ended && token_id < tokenizer.vocab_size;
+    // lm-evaluation-harness takes all tokens but the last for the prompt's: a text has every one, a message those of its words.
+    if (has_text || continues) tokens.push({ token_id, logprob: logprob ?? null, top: top ?? [], offset });
+    if (ended) {
       finish_reason = "stop";
       break;
     }
-    // Rows that round a vocabulary up to an even number stand for no text.
-    if (token_id >= tokenizer.vocab_size) continue;
+    if (!has_text) continue;
     const decoded = decoder.push(token_id);
-    tokens.push({ token_id, logprob: logprob ?? null, top: top ?? [], offset });
     offset += decoded.length;
     const text = stops.push(decoded);
     if (stops.found !== null) {
@@ -331,22 +333,24 @@ async function* merged<T>(generators: readonly AsyncGenerator<T>[]): AsyncGenera
   }
 }
 
+/** Rows that round a vocabulary up to an even number stand for no text. */
+const text_of = (id: number, tokenizer: Tokenizer) => (id < tokenizer.vocab_size ? tokenizer.id_to_text(id) : "");
+
 function chat_logprob({ token_id, logprob, top }: LoggedToken, tokenizer: Tokenizer) {
   const entry = (id: number, value: number | null) => ({
-    token: tokenizer.id_to_text(id),
+    token: text_of(id, tokenizer),
     logprob: value,
-    bytes: [...tokenizer.id_to_bytes(id)],
+    bytes: id < tokenizer.vocab_size ? [...tokenizer.id_to_bytes(id)] : [],
   });
   return { ...entry(token_id, logprob), top_logprobs: top.map((one) => entry(one.token_id, one.logprob)) };
 }
 
 function text_logprobs(tokens: readonly LoggedToken[], tokenizer: Tokenizer) {
-  const texts = tokens.map(({ token_id }) => tokenizer.id_to_text(token_id));
   return {
-    tokens: texts,
+    tokens: tokens.map(({ token_id }) => text_of(token_id, tokenizer)),
     token_logprobs: tokens.map(({ logprob }) => logprob),
     top_logprobs: tokens.map(({ top, logprob }) =>
-      logprob === null ? null : Object.fromEntries(top.map((one) => [tokenizer.id_to_text(one.token_id), one.logprob])),
+      logprob === null ? null : Object.fromEntries(top.map((one) => [text_of(one.token_id, tokenizer), one.logprob])),
     ),
     text_offset: tokens.map(({ offset }) => offset),
   };

@@ -90,6 +90,42 @@ test("openai: completions of texts and of token ids are the same, with the promp
   assert.equal(batch.choices[0]!.text, batch.choices[1]!.text);
 });
 
+test("lm-evaluation-harness: a text's tokens are the prompt's and the generated one, which may be without text", async (t) => {
+  const { model, tokenizer } = at.server.service.find_local().assistant;
+  const { generation_config, engine } = model;
+  const prompt = tokenizer.encode("Asthma is");
+  const body = { model: "nano", prompt, max_tokens: 1, temperature: 0, echo: true, logprobs: 1 } as const;
+  const check = async () => {
+    const whole = await openai.completions.create(body);
+    const { logprobs, text, finish_reason } = whole.choices[0]!;
+    assert.equal(text, "Asthma is");
+    assert.equal(logprobs!.tokens!.length, prompt.length + 1);
+    assert.ok(logprobs!.token_logprobs!.at(-1)! < 0 && Object.keys(logprobs!.top_logprobs!.at(-1)!).length === 1);
+    assert.equal(logprobs!.text_offset!.at(-1), text.length);
+    assert.equal(whole.usage!.completion_tokens, 1);
+    const streamed: (string[] | undefined)[] = [];
+    for await (const { choices } of await openai.completions.create({ ...body, stream: true }))
+      streamed.push(choices[0]!.logprobs?.tokens);
+    assert.deepEqual(streamed.flat(), logprobs!.tokens);
+    return finish_reason;
+  };
+  const { eos_token_id } = generation_config;
+  t.after(() => Object.assign(generation_config, { eos_token_id }));
+  for await (const { token_id } of engine.generate([prompt], {
+    ...generation_config,
+    do_sample: false,
+    max_new_tokens: 1,
+  }))
+    generation_config.eos_token_id = [token_id];
+  assert.equal(await check(), "stop");
+  // A row that rounds the vocabulary up, as some models have.
+  const token = { token_id: tokenizer.vocab_size, logprob: -0.5 };
+  t.mock.method(engine, "generate", async function* () {
+    yield { sequence: 0, ...token, top: [token] };
+  });
+  assert.equal(await check(), "length");
+});
+
 test("openai: errors have its classes", async () => {
   const create = (body: object) =>
     openai.chat.completions.create({ model: "nano", messages: [{ role: "user", content: "x" }], ...body });
