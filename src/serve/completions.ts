@@ -73,6 +73,9 @@ export interface Answer {
 /** So many sequences may one request ask for. */
 const MAX_CHOICES = 128;
 
+/** So many log-probabilities of prompts may one answer hold: they are made in the server's process, a moment after the request. */
+const MAX_PROMPT_LOGPROBS = 2 ** 20;
+
 /** The answer of another server, under the name that the model has here. */
 export function forwarded_answer(
   path: string,
@@ -132,8 +135,11 @@ export async function completion_answer(
   const { tokenizer } = served.assistant;
   const { logprobs: top_logprobs, max_tokens = 16, n = 1 } = request;
   const prompts = to_prompts(request.prompt, tokenizer);
-  if (prompts.length * n > MAX_CHOICES && max_tokens > 0)
-    throw new ApiError(400, "invalid_value", `prompt and n: at most ${MAX_CHOICES} answers in one request.`, "prompt");
+  const prompt_tokens = prompts.reduce((sum, { length }) => sum + length, 0);
+  const refuse = (what: string) => new ApiError(400, "invalid_value", `prompt and n: at most ${what}.`, "prompt");
+  if (prompts.length * n > MAX_CHOICES) throw refuse(`${MAX_CHOICES} answers in one request`);
+  if (request.echo && prompt_tokens * n * (1 + (top_logprobs ?? 0)) > MAX_PROMPT_LOGPROBS)
+    throw refuse(`${MAX_PROMPT_LOGPROBS} log-probabilities of prompts (tokens x n x (1 + logprobs)) in one request`);
   const echoes = request.echo ? await echo(prompts, served, top_logprobs, signal) : null;
   const form: Form = {
     object: "text_completion",
@@ -156,7 +162,6 @@ export async function completion_answer(
       return { input_ids, options, continues: true, echo: echoes?.[p] ?? null };
     }),
   );
-  const prompt_tokens = prompts.reduce((sum, { length }) => sum + length, 0);
   return make_answer(request, served, "cmpl-", form, choices, prompt_tokens, signal);
 }
 

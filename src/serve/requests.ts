@@ -89,7 +89,7 @@ export const completion_schema = z
   .strictObject({
     ...sampling,
     prompt: z
-      .union([text.min(1), z.array(text.min(1)).min(1).max(256), token_ids, z.array(token_ids).min(1).max(256)])
+      .union([text.min(1), z.array(text.min(1)).min(1).max(128), token_ids, z.array(token_ids).min(1).max(128)])
       .describe("a text, token ids, or a batch of either"),
     echo: maybe(z.boolean()).describe("begin the answer with the prompt; with logprobs, with the prompt's too"),
     logprobs: maybe(z.int().min(0).max(20)).describe("so many of the likeliest tokens at each place"),
@@ -97,8 +97,10 @@ export const completion_schema = z
     suffix: only(z.literal(""), "an empty text"),
   })
   .check(({ value, issues }) => {
-    if (value.max_tokens === 0 && !value.echo)
-      issues.push({ code: "custom", path: ["max_tokens"], message: "expected 1 or more, or echo", input: value });
+    const wrong = (path: string, message: string) =>
+      issues.push({ code: "custom", path: [path], message, input: value });
+    if (value.max_tokens === 0 && !value.echo) wrong("max_tokens", "expected 1 or more, or echo");
+    if (value.max_tokens === 0 && (value.n ?? 1) > 1) wrong("n", "expected 1 with max_tokens 0");
   });
 
 const model = sampling.model.optional();

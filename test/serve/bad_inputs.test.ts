@@ -203,6 +203,9 @@ describe("the shape of JSON", () => {
     mixed_lists: { ...completion, prompt: [[1], "x", 3] },
     many: { ...completion, prompt: Array(2000).fill("x") },
     many_answers: { ...completion, prompt: Array(100).fill("x"), n: 16 },
+    many_echoes: { ...completion, prompt: Array(129).fill("x"), echo: true, max_tokens: 0 },
+    same_echoes: { ...completion, n: 2, echo: true, max_tokens: 0 },
+    many_logprobs: { ...completion, prompt: Array(25).fill(Array(1000).fill(5)), n: 2, echo: true, logprobs: 20 },
     missing: { model: "nano" },
   });
   each("unsupported fields are named", chats, {
