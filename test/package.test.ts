@@ -62,6 +62,18 @@ describe("the embedded model", () => {
     }
   });
 
+  test("routing asks the engine for no logits", async (t) => {
+    const assistant = await Assistant.from_pretrained(model_id);
+    const { mock } = t.mock.method(assistant.model.engine, "forward");
+    const { tokens, layers } = await assistant.routing("Asthma is");
+    assert.deepEqual(
+      layers.map(({ length }) => length),
+      Array(assistant.model.config.num_hidden_layers).fill(tokens.length),
+    );
+    assert.deepEqual((await mock.calls[0]!.result!).logits, []);
+    await assistant.dispose();
+  });
+
   test("chat, multiple choice and closed questions, in both languages", async () => {
     const assistant = await Assistant.from_pretrained(model_id);
     for (const [text, letters, verdicts] of [

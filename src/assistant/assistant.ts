@@ -171,7 +171,8 @@ export class Assistant implements Answering {
       });
     }
     const input_ids = this.tokenizer.encode(required(text, "text"));
-    const { router } = await this.model.forward({ input_ids: [input_ids], output_router_logits: true, ...call });
+    const wanted = { output_logits: false, output_router_logits: true };
+    const { router } = await this.model.forward({ input_ids: [input_ids], ...wanted, ...call });
     return {
       tokens: input_ids.map((id) => this.tokenizer.id_to_text(id)),
       experts: config.num_local_experts,

@@ -52,7 +52,7 @@ export interface ModelGenerateOptions extends SamplingOptions, AdapterOption {
 export interface Logits {
   /** float32, row after row. */
   data: Float32Array;
-  /** `[batch, length, vocab]`; the batch's sequences must be equally long. */
+  /** `[batch, length, vocab]`; the batch's sequences must be equally long. `[0, length, vocab]` without `output_logits`. */
   dims: [number, number, number];
 }
 

@@ -82,11 +82,13 @@ export interface Score {
 }
 
 export interface ForwardOptions extends AdapterOption {
+  /** false leaves the logits where they are computed, when only the router's are looked at. Default true. */
+  output_logits?: boolean;
   signal?: Abort;
 }
 
 export interface ForwardResult {
-  /** A sequence of the batch: float32 `[length, vocab]`. */
+  /** A sequence of the batch: float32 `[length, vocab]`; none without `output_logits`. */
   logits: Float32Array[];
   /** A sequence of the batch: float32 `[layers, length, experts]` before the softmax; in mixture models only. */
   router_logits?: Float32Array[];

@@ -114,7 +114,7 @@ export class LocalEngine implements Engine {
 
   async forward(
     sequences: readonly (readonly number[])[],
-    { signal, adapter }: ForwardOptions = {},
+    { signal, adapter, output_logits = true }: ForwardOptions = {},
   ): Promise<ForwardResult> {
     for (const tokens of sequences) this.check_prompt(tokens, 0);
     const done = await this.turn();
@@ -123,12 +123,13 @@ export class LocalEngine implements Engine {
       const result: { logits: Float32Array[]; router_logits: Float32Array[] } = { logits: [], router_logits: [] };
       const { vocab_size, num_local_experts: experts, num_hidden_layers: layers } = this.runner.config;
       for (const tokens of sequences) {
-        const logits = new Float32Array(tokens.length * vocab_size);
+        const logits = new Float32Array(output_logits ? tokens.length * vocab_size : 0);
         const router = new Float32Array(layers * tokens.length * experts);
         let at = 0;
         await this.runner.grow(cache, chain(tokens), this.runner.keep(cache, tokens, 0), {
+          // Also for router logits: the last layer computes the wanted rows alone.
           wanted: () => true,
-          on_logits: (row, index) => logits.set(row, index * vocab_size),
+          ...(output_logits ? { on_logits: (row, index) => logits.set(row, index * vocab_size) } : {}),
           on_router: (chunk) => {
             const rows = chunk.length / layers / experts;
             for (let layer = 0; layer < layers; layer++) {
@@ -141,7 +142,7 @@ export class LocalEngine implements Engine {
           },
           signal,
         });
-        result.logits.push(logits);
+        if (output_logits) result.logits.push(logits);
         result.router_logits.push(router);
       }
       return experts > 0 ? result : { logits: result.logits };

@@ -84,6 +84,14 @@ for (const [name, make] of Object.entries(makers)) {
         }
       });
 
+      test("router logits alone are those beside the logits", async () => {
+        const both = await engine.forward(prompts);
+        const { logits, router_logits } = await engine.forward(prompts, { output_logits: false });
+        assert.deepEqual(logits, []);
+        for (const [i, router] of both.router_logits!.entries())
+          assert.ok(max_difference(router, router_logits![i]!) === 0);
+      });
+
       test("what requests share is computed once, and changes nothing", async () => {
         const beginning = [1, 5, 9, 33, 70, 12, 8];
         const requests = [
