@@ -44,13 +44,23 @@ const sampling = {
 const text = z.string().max(4e6);
 const role = z.enum(["system", "developer", "user", "assistant"]);
 const part = z.strictObject({ type: z.literal("text"), text });
+/** What clients send back of an answer's message, where it holds nothing. */
+const nothing = z.null().optional().describe("accepted with null only, as it is not supported otherwise");
+const no_list = only(z.array(z.never()).max(0), "null or []");
 export const messages_schema = z
   .array(
-    z.strictObject({
-      role,
-      content: z.union([text, z.array(part).min(1).max(100)]),
-      name: maybe(z.string().max(100)).describe("accepted and not used"),
-    }),
+    z
+      .strictObject({
+        role,
+        content: z.union([text, z.array(part).min(1).max(100)]),
+        name: maybe(z.string().max(100)).describe("accepted and not used"),
+        refusal: nothing,
+        audio: nothing,
+        function_call: nothing,
+        tool_calls: no_list,
+        annotations: no_list,
+      })
+      .transform(({ role, content, name }) => ({ role, content, name })),
   )
   .min(1)
   .max(1000);

@@ -216,6 +216,25 @@ describe("the shape of JSON", () => {
     typo: { ...chat, temprature: 1 },
     functions: { ...chat, functions: [] },
   });
+  test("fields of an answer's message are taken back empty, and refused by name otherwise", async () => {
+    const empty = { refusal: null, audio: null, function_call: null, tool_calls: [], annotations: [] };
+    const two_turns = (fields: object) => {
+      const [user] = chat.messages;
+      return { ...chat, messages: [user, { role: "assistant", content: "A disease.", ...fields }, user] };
+    };
+    const answer = async (fields: object) => {
+      const response = await at.post(chats, two_turns(fields), auth);
+      assert.equal(response.status, 200, await response.clone().text());
+      return ((await response.json()) as { choices: { message: object }[] }).choices[0]!.message;
+    };
+    assert.deepEqual(await answer(empty), await answer({}));
+    await answer({ tool_calls: null, annotations: null });
+    for (const [name, value] of Object.entries({ ...empty, tool_calls: [{}], annotations: [{}] })) {
+      const response = await at.post(chats, two_turns({ [name]: value ?? "x" }), auth);
+      assert.match(await response.clone().text(), new RegExp(`messages\\.1\\.${name}`));
+      await refused(response, 400);
+    }
+  });
   test("an unknown model is 404 and names those that are here", async () => {
     const response = await at.post(chats, { ...chat, model: "gpt-9" }, auth);
     assert.match(await response.clone().text(), /gpt-9.*there is nano/);

@@ -55,6 +55,15 @@ test("openai: models, a chat, a stream with usage and log-probabilities", async 
   assert.deepEqual(usage, whole.usage);
 });
 
+test("openai: a second turn after the server's own answer", async () => {
+  const messages: OpenAI.ChatCompletionMessageParam[] = [{ role: "user", content: arabic }];
+  for (const content of ["What is asthma?", "What is gout?"]) {
+    const { choices } = await openai.chat.completions.create({ model: "nano", messages, max_completion_tokens: 8 });
+    messages.push(choices[0]!.message, { role: "user", content });
+  }
+  assert.equal(messages.length, 5);
+});
+
 test("openai: completions of texts and of token ids are the same, with the prompt in front", async () => {
   const options = { model: "nano", max_tokens: 3, temperature: 0, echo: true, logprobs: 2 } as const;
   const tokens = (await (
