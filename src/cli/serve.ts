@@ -60,6 +60,8 @@ export async function serve(options: ServeOptions, version: string): Promise<voi
     log_prompts: options.logPrompts ?? false,
     version,
   });
+  // Who reads no more of what is printed here does not end the server.
+  process.stdout.on("error", () => {});
   let stopping = false;
   const ended = new Promise<void>((done) => {
     for (const signal of ["SIGINT", "SIGTERM"] as const)

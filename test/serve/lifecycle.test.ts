@@ -2,6 +2,8 @@
 import assert from "node:assert/strict";
 import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
+import { existsSync } from "node:fs";
+import { open } from "node:fs/promises";
 import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
 import { chat_answer } from "../../src/serve/completions.js";
@@ -255,15 +257,17 @@ test("39 a model that ends under its requests fails them by name and comes back"
 
 describe("the process", () => {
   const cli = join(root, "dist/src/cli/main.js");
-  async function serve(...args: string[]): Promise<{ child: ChildProcess; url: string; stderr: () => string }> {
-    const child = spawn(process.execPath, [cli, "serve", "--port", "0", "--name", "nano", ...args]);
-    let stderr = "";
-    child.stderr!.on("data", (data) => {
-      stderr += data;
+  async function serve(
+    args: readonly string[] = [],
+    stderr: "pipe" | number = "pipe",
+  ): Promise<{ child: ChildProcess; url: string }> {
+    const child = spawn(process.execPath, [cli, "serve", "--port", "0", "--name", "nano", ...args], {
+      stdio: ["ignore", "pipe", stderr],
     });
+    child.stderr?.resume();
     const [line] = (await Promise.race([once(child.stdout!, "data"), once(child, "exit")])) as [unknown];
     const url = /^(http:\S+)\/v1 serves nano/.exec(String(line))?.[1] ?? "";
-    return { child, url, stderr: () => stderr };
+    return { child, url };
   }
   const ask = (url: string) =>
     fetch(url + chats, {
@@ -273,7 +277,7 @@ describe("the process", () => {
     });
 
   test("38 SIGTERM lets answers end", async () => {
-    const { child, url } = await serve("--grace", "20");
+    const { child, url } = await serve(["--grace", "20"]);
     const response = await ask(url);
     child.kill("SIGTERM");
     await sleep(20);
@@ -283,14 +287,14 @@ describe("the process", () => {
   });
 
   test("38 after the grace time they get an error event; a second signal ends at once", async () => {
-    const short = await serve("--grace", "0.01");
+    const short = await serve(["--grace", "0.01"]);
     const response = await ask(short.url);
     short.child.kill("SIGTERM");
     const text = await response.text();
     assert.match(text, /"code":"stopping"|\[DONE\]/);
     assert.deepEqual(await once(short.child, "exit"), [0, null]);
 
-    const twice = await serve("--grace", "20");
+    const twice = await serve(["--grace", "20"]);
     const cut = ask(twice.url)
       .then((one) => one.text())
       .catch(() => "cut");
@@ -302,6 +306,32 @@ describe("the process", () => {
     assert.ok(code === 1 || code === 0);
     await cut;
   });
+
+  const full = "/dev/full";
+  const skip = existsSync(full) ? false : `there is no ${full} here`;
+  test("a log on a full disk is lost, and the server goes on", { skip }, async () => {
+    const disk = await open(full, "w");
+    const { child, url } = await serve([], disk.fd);
+    await goes_on(child, url);
+    await disk.close();
+  });
+
+  test("a terminal that was closed ends no server", async () => {
+    const { child, url } = await serve();
+    child.stderr!.destroy();
+    child.stdout!.destroy();
+    await goes_on(child, url);
+  });
+
+  async function goes_on(child: ChildProcess, url: string): Promise<void> {
+    for (let i = 0; i < 3; i++) {
+      // Each is a line of the log, of which the failure is heard a moment later.
+      assert.equal((await fetch(`${url}/v1/models`)).status, 200);
+      await sleep(50);
+    }
+    child.kill("SIGTERM");
+    assert.deepEqual(await once(child, "exit"), [0, null]);
+  }
 
   test("40 a port that is taken, and an address that others reach without a key, are one line each", async () => {
     const first = await serve();
@@ -319,8 +349,8 @@ describe("the process", () => {
       [taken.code, /^bimedix: 127.0.0.1:\d+, where another program listens;/.test(taken.stderr)],
       [1, true],
     );
-    const open = await run("--host", "0.0.0.0", "--port", "0");
-    assert.deepEqual([open.code, /without an API key/.test(open.stderr)], [1, true]);
+    const keyless = await run("--host", "0.0.0.0", "--port", "0");
+    assert.deepEqual([keyless.code, /without an API key/.test(keyless.stderr)], [1, true]);
     const missing = await run("--model", "/nothing", "--port", "0");
     assert.equal(missing.code, 1);
     first.child.kill("SIGTERM");
