@@ -112,7 +112,7 @@ export function create_app(options: AppOptions): Hono<Env> {
 
   /** A request that the model answers: it has a place, which ends with it or with its client. */
   async function placed<T>(c: Context<Env>, work: (place: Place) => Promise<T>): Promise<T> {
-    const place = service.enter();
+    const place = service.enter(() => c.env.outgoing.destroy());
     c.env.outgoing.once("close", place.leave);
     // A client that left before this is not heard of again.
     if (c.env.incoming.socket.destroyed) place.leave();

@@ -29,6 +29,9 @@ export interface Place {
   leave: () => void;
 }
 
+/** Seconds in which a client may still read why its answer was ended. */
+const LAST_WORDS = 5;
+
 /** Seconds before a model that ended is loaded again; doubled each time that fails, up to a minute. */
 const RETRY = 1;
 
@@ -117,8 +120,12 @@ export class Service {
     throw new ApiError(400, "not_supported", "The model is on another server, which is not asked for this.");
   }
 
-  /** Takes a request in. @throws ApiError 429 when too many are here, 503 when the service stops */
-  enter(): Place {
+  /**
+   * Takes a request in.
+   * @param drop ends the connection of a client that does not read its answer's end: it would keep its place for ever
+   * @throws ApiError 429 when too many are here, 503 when the service stops
+   */
+  enter(drop: () => void): Place {
     if (this.draining) throw not_ready(this.state);
     const { max_queue = 64, deadline = 600, pretrained } = this.options;
     if (this.places.size >= (pretrained.max_sequences ?? 16) + max_queue) {
@@ -129,10 +136,11 @@ export class Service {
     }
     const place = { controller: new AbortController(), began: performance.now() };
     this.places.add(place);
-    const timer = setTimeout(() => {
+    let timer = setTimeout(() => {
       place.controller.abort(
         new ApiError(504, "deadline_exceeded", `The answer took longer than ${deadline} seconds.`),
       );
+      timer = setTimeout(drop, LAST_WORDS * 1000);
     }, deadline * 1000);
     return {
       signal: place.controller.signal,

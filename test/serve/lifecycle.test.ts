@@ -4,6 +4,8 @@ import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
 import { existsSync } from "node:fs";
 import { open } from "node:fs/promises";
+import { createServer } from "node:http";
+import { type AddressInfo, connect } from "node:net";
 import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
 import { chat_answer } from "../../src/serve/completions.js";
@@ -158,7 +160,7 @@ describe("requests", () => {
 
   test("35 a client that leaves while it does not read ends nothing but its own answer", async () => {
     const served = at.server.service.find_local();
-    const { signal, leave } = at.server.service.enter();
+    const { signal, leave } = at.server.service.enter(() => {});
     const answer = chat_answer(chat_schema.parse(long("What is gout?", { max_tokens: 800, n: 2 })), served, signal);
     await answer.events.next();
     leave();
@@ -233,6 +235,36 @@ test("a request that takes longer than the deadline ends with 504, or as an even
   assert.equal(((await response.json()) as { error: { code: string } }).error.code, "deadline_exceeded");
   const events = await events_of(await at.post(chats, { ...endless, stream: true }));
   assert.equal((events.at(-1) as { error: { code: string } }).error.code, "deadline_exceeded");
+  await until(() => at.server.service.active === 0, "an empty house");
+});
+
+test("a client that reads nothing keeps its place until shortly after the deadline", async (t) => {
+  // A model that writes faster than any socket's buffers are emptied.
+  const upstream = createServer((request, response) => {
+    if (request.url === "/v1/models") return response.end(JSON.stringify({ data: [{ id: "endless" }] }));
+    const event = `data: ${JSON.stringify({ choices: [{ delta: { content: "x".repeat(2 ** 16) } }] })}\n\n`;
+    const write = () => {
+      while (!response.destroyed && response.write(event));
+    };
+    response.on("drain", write);
+    return write();
+  });
+  await new Promise<void>((resolve) => upstream.listen(0, "127.0.0.1", resolve));
+  const at = await start({ model: `http://127.0.0.1:${(upstream.address() as AddressInfo).port}/v1`, deadline: 2 });
+  const { hostname, port } = new URL(at.url);
+  const socket = connect(Number(port), hostname);
+  t.after(async () => {
+    socket.destroy();
+    await at.server.stop(0);
+    upstream.closeAllConnections();
+    upstream.close();
+  });
+  const body = JSON.stringify(long(undefined, { stream: true }));
+  const head = `POST ${chats} HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n`;
+  socket.write(`${head}content-length: ${Buffer.byteLength(body)}\r\n\r\n${body}`);
+  await until(() => at.server.service.active === 1, "a request");
+  await sleep(3000);
+  assert.equal(at.server.service.active, 1);
   await until(() => at.server.service.active === 0, "an empty house");
 });
 
