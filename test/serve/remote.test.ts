@@ -75,7 +75,8 @@ describe("a model on a server of this project", () => {
     assert.equal(await content(front, "far"), await content(at, "nano"));
     const stream = await (await front.post("/v1/chat/completions", { model: "far", ...body, stream: true })).text();
     assert.ok(stream.includes('"model":"far"') && stream.endsWith("data: [DONE]\n\n"));
-    assert.equal((await front.post("/v1/mcqa", asked)).status, 200);
+    const choice = (await (await front.post("/v1/mcqa", asked)).json()) as { model: string; answer: string };
+    assert.deepEqual([choice.model, choice.answer], ["far", (await local.mcqa(asked)).answer]);
     assert.equal((await front.post("/v1/routing", { prompt: "x" })).status, 400);
   });
 
