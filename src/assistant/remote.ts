@@ -5,7 +5,15 @@
  */
 
 import type { SamplingOptions } from "../engine/engine.js";
-import { find_model, type HttpOptions, type RemoteModel, refused, request, request_events } from "../engine/http.js";
+import {
+  find_model,
+  HttpError,
+  type HttpOptions,
+  type RemoteModel,
+  refused,
+  request,
+  request_events,
+} from "../engine/http.js";
 import { BimedixError } from "../errors.js";
 import { type Language, language_of } from "../text/arabic.js";
 import type { ChatMessage } from "../text/chat.js";
@@ -162,7 +170,7 @@ export class RemoteAssistant implements Answering {
       this.has_mcqa = true;
       return result;
     } catch (error) {
-      if (!(error instanceof BimedixError && / answered 40[45] /.test(error.message))) throw error;
+      if (!(error instanceof HttpError && [404, 405].includes(error.status))) throw error;
       this.has_mcqa = false;
       return null;
     }
@@ -180,7 +188,7 @@ export class RemoteAssistant implements Answering {
     };
     const url = `${this.remote.base}/chat/completions`;
     const answer = (await request(url, body, this.call(call))) as {
-      choices?: { message?: { content?: string }; logprobs?: { content?: LoggedToken[] | null } | null }[];
+      choices?: { logprobs?: { content?: LoggedToken[] | null } | null }[];
     };
     const [choice] = answer.choices ?? [];
     const begins = (token: string) => {
@@ -191,22 +199,18 @@ export class RemoteAssistant implements Answering {
       return text === "" ? -1 : answers.findIndex((one) => one.toLowerCase().startsWith(text));
     };
     const place = choice?.logprobs?.content?.find(({ token }) => begins(token) >= 0);
-    if (!place) {
-      throw refused(
-        url,
-        `answered ${JSON.stringify(choice?.message?.content ?? "")} without log-probabilities of an option`,
-        {
-          expected: `${answers.join(", ")}, with logprobs`,
-          todo: "use a server that gives log-probabilities, such as vLLM or llama-server",
-        },
-      );
-    }
     const weights = answers.map(() => 0);
-    for (const { token, logprob } of place.top_logprobs ?? []) {
+    for (const { token, logprob } of place?.top_logprobs ?? []) {
       const at = begins(token);
       if (at >= 0) weights[at]! += Math.exp(logprob);
     }
     const total = weights.reduce((sum, weight) => sum + weight, 0);
+    if (!(total > 0)) {
+      throw refused(url, "answered without log-probabilities of an option", {
+        expected: `${answers.join(", ")}, with logprobs`,
+        todo: "use a server that gives log-probabilities, such as vLLM or llama-server",
+      });
+    }
     return weights.map((weight) => weight / total);
   }
 }

@@ -18,6 +18,26 @@ export interface RemoteModel {
   max_model_len?: number;
 }
 
+/** A server's answer that is none: its status, and its own words, which may repeat what it was asked. */
+export class HttpError extends BimedixError {
+  readonly status: number;
+  readonly retry_after: string | null;
+
+  constructor(
+    readonly url: string,
+    { status, headers }: Response,
+    readonly body: string,
+  ) {
+    super("server_refused", {
+      given: `${url} answered ${status} (${body.slice(0, 200)})`,
+      expected: "an answer",
+      todo: status === 401 ? "set OPENAI_API_KEY" : "check the URL and the server",
+    });
+    this.status = status;
+    this.retry_after = headers.get("retry-after");
+  }
+}
+
 /** @param url of the server's `/v1`; `#NAME` after it chooses among several models @throws BimedixError server_refused */
 export async function find_model(url: string, options: HttpOptions): Promise<RemoteModel> {
   const { base, name } = split_url(url);
@@ -75,7 +95,9 @@ export async function* request_events(url: string, body: unknown, options: HttpO
     }
   } catch (error) {
     if (options.signal?.aborted) throw aborted();
-    throw refused(url, `broke off (${(error as Error).message})`, { expected: "a whole stream", todo: "ask again" });
+    // What is wrong with JSON is said with a piece of it, and that is the answer's text.
+    const why = error instanceof SyntaxError ? "an event is not JSON" : (error as Error).message;
+    throw refused(url, `broke off (${why})`, { expected: "a whole stream", todo: "ask again" });
   }
   throw refused(url, "ended a stream without [DONE]", { expected: "a whole stream", todo: "ask again" });
 }
@@ -83,7 +105,7 @@ export async function* request_events(url: string, body: unknown, options: HttpO
 async function respond(url: string, body: unknown, { api_key, signal }: HttpOptions): Promise<Response> {
   const key = api_key ?? process.env.OPENAI_API_KEY;
   for (let attempt = 1; ; attempt++) {
-    let problem: string;
+    let failure: BimedixError;
     try {
       const response = await fetch(url, {
         method: body === null ? "GET" : "POST",
@@ -93,21 +115,18 @@ async function respond(url: string, body: unknown, { api_key, signal }: HttpOpti
         ...(signal ? { signal } : {}),
       });
       if (response.ok) return response;
-      problem = `answered ${response.status} (${(await response.text()).slice(0, 200)})`;
-      if (response.status !== 429 && response.status < 500) {
-        throw refused(url, problem, {
-          expected: "an answer",
-          todo: response.status === 401 ? "set OPENAI_API_KEY" : "check the URL and the server",
-        });
-      }
+      failure = new HttpError(url, response, await response.text());
+      if (response.status !== 429 && response.status < 500) throw failure;
     } catch (error) {
       if (error instanceof BimedixError) throw error;
       if (signal?.aborted) throw aborted();
       const { message, cause } = error as Error & { cause?: Error };
-      problem = `cannot be reached (${cause?.message || message})`;
+      failure = refused(url, `cannot be reached (${cause?.message || message})`, {
+        expected: "a running server",
+        todo: "start it or check the URL",
+      });
     }
-    if (attempt === TRIES)
-      throw refused(url, problem, { expected: "a running server", todo: "start it or check the URL" });
+    if (attempt === TRIES) throw failure;
     await new Promise((resolve) => setTimeout(resolve, 250 * 2 ** attempt));
   }
 }

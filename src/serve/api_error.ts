@@ -1,7 +1,8 @@
 /** What a request can end with, in OpenAI's form: `{"error": {message, type, param, code}}`. */
+import { HttpError } from "../engine/http.js";
 import { BimedixError, type ErrorCode } from "../errors.js";
 
-export type ErrorStatus = 400 | 401 | 403 | 404 | 405 | 408 | 413 | 415 | 429 | 500 | 502 | 503 | 504;
+export type ErrorStatus = 400 | 401 | 403 | 404 | 405 | 408 | 413 | 415 | 422 | 429 | 500 | 502 | 503 | 504;
 
 const types: Partial<Record<ErrorStatus, string>> = {
   401: "authentication_error",
@@ -39,9 +40,41 @@ const of_the_request: readonly ErrorCode[] = [
   "token_out_of_range",
 ];
 
+/** Of another server's refusals, those that are about the request, or pass with time. Others, such as of its key, are this server's. */
+const passed_on = [400, 413, 422, 429] as const;
+
+/** What another server's words may hold of the request goes to the client, and not into the log. */
+function of_another_server({ url, status, body, retry_after }: HttpError, report: (error: unknown) => void): ApiError {
+  const own = passed_on.find((one) => one === status);
+  if (own === undefined) {
+    report(new Error(`${new URL(url).host} answered ${status}`));
+    return new ApiError(502, "server_refused", `The model's server answered ${status}.`);
+  }
+  const { message, code, type, param } = error_in(body);
+  const first = (...values: unknown[]) => values.find((value) => typeof value === "string" && value !== "") as string;
+  return new ApiError(
+    own,
+    first(code, type, "server_refused"),
+    first(message, `The model's server answered ${status}.`).replace(/\s+/g, " ").slice(0, 600),
+    typeof param === "string" ? param : null,
+    retry_after === null ? {} : { "retry-after": retry_after },
+  );
+}
+
+/** OpenAI's `{"error": {…}}`; the same without a frame, as older vLLM has it; or a text in the frame, as Ollama has it. */
+function error_in(body: string): Partial<Record<"message" | "code" | "type" | "param", unknown>> {
+  try {
+    const { error, ...unframed } = JSON.parse(body) as { error?: unknown };
+    return typeof error === "string" ? { message: error } : (error ?? unframed);
+  } catch {
+    return {};
+  }
+}
+
 /** @param report is told of errors that are mistakes of this program, whose text a client does not see */
 export function to_api_error(error: unknown, report: (error: unknown) => void): ApiError {
   if (error instanceof ApiError) return error;
+  if (error instanceof HttpError) return of_another_server(error, report);
   if (error instanceof BimedixError) {
     if (of_the_request.includes(error.code)) return new ApiError(400, error.code, error.message);
     // Its client has left and hears nothing of it.

@@ -94,6 +94,7 @@ describe("a server of another make", () => {
   let server: Server;
   let url: string;
   let top: { token: string; logprob: number }[];
+  let bare = false;
   before(async () => {
     server = createServer((request, response) => {
       if (request.url === "/v1/models")
@@ -101,7 +102,7 @@ describe("a server of another make", () => {
       if (request.url !== "/v1/chat/completions") return response.writeHead(404).end("{}");
       const content = [
         { token: " ", top_logprobs: [] },
-        { token: top[0]?.token ?? "", top_logprobs: top },
+        bare ? { token: "B", top_logprobs: [] } : { token: top[0]?.token ?? "", top_logprobs: top },
       ];
       return response.end(JSON.stringify({ choices: [{ message: { content: "…" }, logprobs: { content } }] }));
     });
@@ -125,10 +126,77 @@ describe("a server of another make", () => {
     assert.equal((await remote.ask({ context: "x", question: "y?" })).answer, "no");
     top = [{ token: "Well", logprob: -0.1 }];
     await rejects(remote.mcqa(asked), "server_refused", /without log-probabilities of an option/);
+    // The letter itself, and nothing of how likely it is.
+    bare = true;
+    await rejects(remote.mcqa(asked), "server_refused", /without log-probabilities of an option/);
     const messages = Array.from({ length: 5 }, (_, i) => ({
       role: i % 2 ? ("assistant" as const) : ("user" as const),
       content: "x".repeat(20),
     }));
     assert.equal(remote.overflow(messages, 10), 2);
+  });
+});
+
+describe("a server in front of one that refuses", () => {
+  let upstream: Server;
+  let front: TestServer;
+  let answer: { status: number; headers?: Record<string, string>; body: unknown };
+  /** Instead of a body. */
+  let broken = "";
+  before(async () => {
+    upstream = createServer((request, response) => {
+      if (request.url === "/v1/models") return response.end(JSON.stringify({ data: [{ id: "other" }] }));
+      if (request.url === "/v1/mcqa") return response.writeHead(404).end("{}");
+      return response.writeHead(answer.status, answer.headers).end(broken || JSON.stringify(answer.body));
+    });
+    await new Promise<void>((resolve) => upstream.listen(0, "127.0.0.1", resolve));
+    front = await start({ model: `http://127.0.0.1:${(upstream.address() as AddressInfo).port}/v1`, name: "far" });
+  });
+  after(async () => {
+    await front.server.stop(1);
+    upstream.close();
+  });
+  const chat = { model: "far", messages: [{ role: "user", content: "a secret" }] };
+  const error_of = async (response: Response) =>
+    ((await response.json()) as { error: { message: string; code: string; param: string | null } }).error;
+
+  test("what it says of the request reaches the client with its status and code", async () => {
+    const [message, param] = ["a secret is too long", "messages"];
+    answer = { status: 400, body: { error: { message, param, code: "context_length_exceeded", type: "x" } } };
+    for (const [path, body] of [
+      ["/v1/chat/completions", chat],
+      ["/v1/chat/completions", { ...chat, stream: true }],
+      ["/v1/completions", { model: "far", prompt: "a secret" }],
+      ["/v1/mcqa", asked],
+    ] as const) {
+      const response = await front.post(path, body);
+      assert.equal(response.status, 400);
+      const error = { message, param, code: "context_length_exceeded", type: "invalid_request_error" };
+      assert.deepEqual(await error_of(response), error);
+    }
+    answer = { status: 422, body: { object: "error", message, type: "BadRequestError", code: 422 } };
+    const unframed = await front.post("/v1/chat/completions", chat);
+    assert.deepEqual([unframed.status, (await error_of(unframed)).code], [422, "BadRequestError"]);
+    answer = { status: 429, headers: { "retry-after": "7" }, body: { error: "busy" } };
+    const busy = await front.post("/v1/chat/completions", chat);
+    assert.deepEqual([busy.status, busy.headers.get("retry-after")], [429, "7"]);
+    assert.equal((await error_of(busy)).message, "busy");
+  });
+
+  test("what is wrong with it is 502, and its words are not in the log", async () => {
+    const body = { error: { message: "a secret broke me", code: "x" } };
+    for (const status of [401, 404, 500]) {
+      answer = { status, body };
+      const response = await front.post("/v1/chat/completions", chat);
+      assert.deepEqual([response.status, (await error_of(response)).code], [502, "server_refused"]);
+    }
+    answer = { status: 200, body: { choices: [{ message: { content: "a secret in prose" } }] } };
+    assert.equal((await front.post("/v1/mcqa", asked)).status, 502);
+    broken = "data: a secret\n\n";
+    const stream = await front.post("/v1/chat/completions", { ...chat, stream: true });
+    assert.equal(stream.status, 502);
+    const log = JSON.stringify(front.lines);
+    assert.match(log, /127\.0\.0\.1:\d+ answered 500/);
+    assert.ok(!log.includes("secret"), log);
   });
 });
