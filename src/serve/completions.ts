@@ -204,7 +204,9 @@ function generate_options(
   number: number,
   { max_new_tokens, top_logprobs }: { max_new_tokens?: number | undefined; top_logprobs?: number | undefined },
 ): Choice["options"] {
-  const { temperature, top_p, top_k, min_p, repetition_penalty, seed, stop, ignore_eos } = request;
+  const { temperature, top_p, top_k, min_p, repetition_penalty, seed, stop, ignore_eos, n = 1 } = request;
+  // Who says how to sample, or wants several answers, is not given the likeliest tokens, whatever the model's files say.
+  const samples = n > 1 || [temperature, top_p, top_k, min_p, seed].some((value) => value !== undefined);
   const given = {
     max_new_tokens,
     top_logprobs,
@@ -215,7 +217,8 @@ function generate_options(
     stop,
     eos_token_id: ignore_eos ? null : undefined,
     seed: seed === undefined ? undefined : seed + number,
-    ...(temperature === undefined ? {} : temperature === 0 ? { do_sample: false } : { do_sample: true, temperature }),
+    do_sample: temperature === 0 ? false : samples || undefined,
+    temperature: temperature === 0 ? undefined : temperature,
   };
   const set = Object.fromEntries(Object.entries(given).filter(([, value]) => value !== undefined));
   return { ...assistant.model.generation_config, ...set, adapter };

@@ -25,7 +25,9 @@ const stop_text = z.string().min(1).max(1000);
 
 const sampling = {
   model: z.string().min(1).max(300).describe("a name that GET /v1/models lists"),
-  temperature: maybe(z.number().min(0).max(2)).describe("0 takes the likeliest token; default: the model's"),
+  temperature: maybe(z.number().min(0).max(2)).describe(
+    "0 takes the likeliest token; default: the model's, which samples where top_p, top_k, min_p, seed or n asks for it",
+  ),
   top_p: maybe(z.number().gt(0).max(1)),
   top_k: maybe(z.int().min(0).max(1e6)).describe("0 keeps all; not in OpenAI's API"),
   min_p: maybe(z.number().min(0).max(1)).describe("not in OpenAI's API"),

@@ -8,6 +8,7 @@ import { createServer } from "node:http";
 import { type AddressInfo, connect } from "node:net";
 import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
+import type { GenerateOptions } from "../../src/engine/engine.js";
 import { chat_answer } from "../../src/serve/completions.js";
 import { Log, start_server } from "../../src/serve/index.js";
 import { chat_schema } from "../../src/serve/requests.js";
@@ -122,6 +123,34 @@ describe("requests", () => {
     const first = await texts();
     assert.deepEqual(await texts(), first);
     assert.equal(new Set(first).size, 3);
+  });
+
+  test("a request that says how to sample is sampled, whatever the model's files say", async (t) => {
+    const { generation_config, engine } = at.server.service.find_local().assistant.model;
+    const { do_sample } = generation_config;
+    t.after(() => Object.assign(generation_config, { do_sample }));
+    delete generation_config.do_sample;
+    let seen: GenerateOptions = {};
+    t.mock.method(engine, "generate", async function* (_: unknown, options: GenerateOptions) {
+      seen = options;
+      yield { sequence: 0, token_id: 5 };
+    });
+    const files = generation_config.temperature;
+    for (const [fields, sampled, temperature] of [
+      [{}, undefined, files],
+      [{ n: 1 }, undefined, files],
+      [{ n: 2 }, true, files],
+      [{ seed: 1 }, true, files],
+      [{ top_p: 0.9 }, true, files],
+      [{ top_k: 0 }, true, files],
+      [{ min_p: 0.1 }, true, files],
+      [{ temperature: 1.5 }, true, 1.5],
+      [{ temperature: 0, seed: 1, n: 2 }, false, files],
+    ] as const) {
+      const response = await at.post(chats, long(undefined, { temperature: undefined, ...fields }));
+      assert.equal(response.status, 200);
+      assert.deepEqual([seen.do_sample, seen.temperature], [sampled, temperature], JSON.stringify(fields));
+    }
   });
 
   test("34, 35 clients that leave while queued, in prefill and mid-stream free their places; neighbours see nothing", async () => {
