@@ -38,7 +38,7 @@ const sampling = {
   stop: maybe(z.union([stop_text, z.array(stop_text).max(16)])).describe("texts that end an answer"),
   max_tokens: maybe(z.int().min(0).max(1e6)).describe("of an answer; the context may end it earlier"),
   stream: maybe(z.boolean()).describe("server-sent events"),
-  stream_options: maybe(z.strictObject({ include_usage: maybe(z.boolean()) })),
+  stream_options: maybe(z.strictObject({ include_usage: maybe(z.boolean()) })).describe("with stream"),
   user: maybe(z.string().max(1000)).describe("accepted and not used"),
   ...neutral,
 };
@@ -82,6 +82,7 @@ export const chat_schema = z
   .check(({ value, issues }) => {
     const wrong = (path: string, message: string) =>
       issues.push({ code: "custom", path: [path], message, input: value });
+    if (value.stream_options && !value.stream) wrong("stream_options", "expected only with stream: true");
     if (value.top_logprobs !== undefined && !value.logprobs) wrong("top_logprobs", "expected only with logprobs: true");
     if (value.messages.at(-1)?.role !== "user") wrong("messages", "expected the last to be the user's");
     if (value.max_tokens === 0) wrong("max_tokens", "expected 1 or more");
@@ -111,6 +112,7 @@ export const completion_schema = z
   .check(({ value, issues }) => {
     const wrong = (path: string, message: string) =>
       issues.push({ code: "custom", path: [path], message, input: value });
+    if (value.stream_options && !value.stream) wrong("stream_options", "expected only with stream: true");
     if (value.max_tokens === 0 && !value.echo) wrong("max_tokens", "expected 1 or more, or echo");
     if (value.max_tokens === 0 && (value.n ?? 1) > 1) wrong("n", "expected 1 with max_tokens 0");
   });

@@ -235,6 +235,17 @@ describe("the shape of JSON", () => {
       await refused(response, 400);
     }
   });
+  test("stream_options without a stream", async () => {
+    for (const [path, body] of [
+      [chats, chat],
+      [completions, completion],
+    ] as const) {
+      const response = await at.post(path, { ...body, stream_options: { include_usage: true } }, auth);
+      assert.match(await response.clone().text(), /stream_options: expected only with stream/);
+      await refused(response, 400, "invalid_value");
+      assert.equal((await at.post(path, { ...body, stream: false, stream_options: null }, auth)).status, 200);
+    }
+  });
   test("an unknown model is 404 and names those that are here", async () => {
     const response = await at.post(chats, { ...chat, model: "gpt-9" }, auth);
     assert.match(await response.clone().text(), /gpt-9.*there is nano/);
