@@ -40,7 +40,7 @@ const of_the_request: readonly ErrorCode[] = [
   "token_out_of_range",
 ];
 
-/** Of another server's refusals, those that are about the request, or pass with time. Others, such as of its key, are this server's. */
+/** Another server's refusals that are about the request, or pass with time; its others are about this server. */
 const passed_on = [400, 413, 422, 429] as const;
 
 /** What another server's words may hold of the request goes to the client, and not into the log. */
@@ -61,7 +61,7 @@ function of_another_server({ url, status, body, retry_after }: HttpError, report
   );
 }
 
-/** OpenAI's `{"error": {…}}`; the same without a frame, as older vLLM has it; or a text in the frame, as Ollama has it. */
+/** OpenAI's `{"error": {…}}`; the same without a frame, as older vLLM has it; or a text in the frame, as Ollama's. */
 function error_in(body: string): Partial<Record<"message" | "code" | "type" | "param", unknown>> {
   try {
     const { error, ...unframed } = JSON.parse(body) as { error?: unknown };

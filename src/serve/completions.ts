@@ -73,7 +73,7 @@ export interface Answer {
 /** So many sequences may one request ask for. */
 const MAX_CHOICES = 128;
 
-/** So many log-probabilities of prompts may one answer hold: they are made in the server's process, a moment after the request. */
+/** So many log-probabilities of prompts may one answer hold: they are made in the process that all requests share. */
 const MAX_PROMPT_LOGPROBS = 2 ** 20;
 
 /** The answer of another server, under the name that the model has here. */
@@ -205,7 +205,7 @@ function generate_options(
   { max_new_tokens, top_logprobs }: { max_new_tokens?: number | undefined; top_logprobs?: number | undefined },
 ): Choice["options"] {
   const { temperature, top_p, top_k, min_p, repetition_penalty, seed, stop, ignore_eos, n = 1 } = request;
-  // Who says how to sample, or wants several answers, is not given the likeliest tokens, whatever the model's files say.
+  // Who says how to sample, or wants several answers, gets no likeliest tokens, whatever the model's files say.
   const samples = n > 1 || [temperature, top_p, top_k, min_p, seed].some((value) => value !== undefined);
   const given = {
     max_new_tokens,
@@ -253,7 +253,7 @@ async function* pieces_of(
     generated++;
     const ended = ends.has(token_id);
     const has_text = !ended && token_id < tokenizer.vocab_size;
-    // lm-evaluation-harness takes all tokens but the last for the prompt's: a text has every one, a message those of its words.
+    // lm-evaluation-harness takes all but the last for the prompt's: a text has every token, a message its words'.
     if (has_text || continues) tokens.push({ token_id, logprob: logprob ?? null, top: top ?? [], offset });
     if (ended) {
       finish_reason = "stop";

@@ -99,7 +99,7 @@ test("openai: completions of texts and of token ids are the same, with the promp
   assert.equal(batch.choices[0]!.text, batch.choices[1]!.text);
 });
 
-test("lm-evaluation-harness: a text's tokens are the prompt's and the generated one, which may be without text", async (t) => {
+test("lm-evaluation-harness: a text's tokens are the prompt's and the generated one, with text or without", async (t) => {
   const { model, tokenizer } = at.server.service.find_local().assistant;
   const { generation_config, engine } = model;
   const prompt = tokenizer.encode("Asthma is");
