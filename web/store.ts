@@ -33,7 +33,8 @@ export interface State {
 }
 
 const KEY = "bimedix";
-const new_id = () => crypto.randomUUID();
+/** `crypto.randomUUID` is not there for a page that comes by http from another machine. */
+const new_id = () => crypto.getRandomValues(new Uint32Array(4)).join("-");
 
 function initial(): State {
   const language: Language = navigator.language.startsWith("ar") ? "ar" : "en";

@@ -25,15 +25,16 @@ describe("the page in Chromium", { skip: executablePath ? false : "no Chromium h
   const problems: string[] = [];
 
   before(async () => {
-    at = await start({ pretrained: { dtype: "q8", threads: 1 } });
-    browser = await chromium.launch({ executablePath: executablePath!, args: ["--no-sandbox"] });
+    at = await start({ pretrained: { dtype: "q8", threads: 1 }, allow_hosts: ["bimedix.test"] });
+    const args = ["--no-sandbox", "--host-resolver-rules=MAP bimedix.test 127.0.0.1"];
+    browser = await chromium.launch({ executablePath: executablePath!, args });
   });
   after(async () => {
     await browser.close();
     await at.server.stop(1);
   });
 
-  async function open(locale: "en" | "ar", width = 1100): Promise<void> {
+  async function open(locale: "en" | "ar", width = 1100, url = at.url): Promise<void> {
     await context?.close();
     context = await browser.newContext({ locale, viewport: { width, height: 760 } });
     // A script that CSP or a library's name stops would only be a line in the console.
@@ -41,7 +42,7 @@ describe("the page in Chromium", { skip: executablePath ? false : "no Chromium h
     problems.length = 0;
     page.on("pageerror", (error) => problems.push(error.message));
     page.on("console", (message) => message.type() === "error" && problems.push(message.text()));
-    await page.goto(at.url);
+    await page.goto(url);
     await page.waitForSelector("header select option", { state: "attached" });
   }
   const ask = async (text: string) => {
@@ -104,6 +105,14 @@ describe("the page in Chromium", { skip: executablePath ? false : "no Chromium h
     assert.deepEqual(problems, []);
     // Nothing of it is on the server.
     assert.ok(!JSON.stringify(at.lines).includes("asthma"));
+  });
+
+  test("the page by http from another machine, where a browser withholds some of its functions", async () => {
+    await open("en", 1100, at.url.replace("127.0.0.1", "bimedix.test"));
+    assert.equal(await page.evaluate(() => isSecureContext), false);
+    await ask("What is gout?");
+    await answered();
+    assert.deepEqual(problems, []);
   });
 
   test("an Arabic conversation, from right to left, with English words inside", async () => {
