@@ -2,57 +2,32 @@ import type { JSX } from "preact";
 import { useEffect, useRef, useState } from "preact/hooks";
 import { answer } from "./api.js";
 import { Markdown } from "./markdown.js";
-import { get_state, type Message, type State, set_messages } from "./store.js";
+import { begin_answer, end_answer, get_state, type Message, new_id, type State, set_answer } from "./store.js";
 import { type Texts, with_digits } from "./texts.js";
 
-/** The answer that is being written, if there is one. */
-interface Writing {
-  conversation: string;
-  controller: AbortController;
-}
-
 export function Chat({ state, texts }: { state: State; texts: Texts }): JSX.Element {
-  const [writing, set_writing] = useState<Writing | null>(null);
   const [draft, set_draft] = useState("");
-  const [spoken, set_spoken] = useState("");
+  const began = useRef(false);
   const end = useRef<HTMLDivElement>(null);
-  const conversation = state.conversations.find(({ id }) => id === state.current)!;
-  const { messages } = conversation;
-  const busy = writing !== null;
+  const { id, messages } = state.conversations.find(({ id }) => id === state.current)!;
+  const [controller] = messages.flatMap(({ id = "" }) => state.writing.get(id) ?? []);
+  const busy = controller !== undefined;
+  // An answer is read out at its end, where it was seen to be written.
+  began.current ||= busy;
+  const last = messages.at(-1);
+  const spoken = busy ? texts.writing : began.current ? (last?.problem ?? last?.content) : "";
 
-  useEffect(() => end.current?.scrollIntoView({ block: "end" }), [messages.at(-1)?.content, messages.length]);
+  useEffect(() => end.current?.scrollIntoView({ block: "end" }), [last?.content, messages.length]);
 
-  async function ask(said: Message[]): Promise<void> {
-    const { id } = conversation;
-    const controller = new AbortController();
-    set_writing({ conversation: id, controller });
-    set_messages(id, () => [...said, { role: "assistant", content: "" }]);
-    set_spoken(texts.writing);
-    let content = "";
-    const last = (more: Partial<Message>) =>
-      set_messages(id, (all) => [...all.slice(0, -1), { role: "assistant", content, ...more }]);
-    try {
-      for await (const piece of answer(said, get_state().settings, controller.signal)) {
-        content += piece;
-        last({});
-      }
-      set_spoken(content);
-    } catch (error) {
-      const problem = controller.signal.aborted ? texts.stopped : `${texts.failed}: ${(error as Error).message}`;
-      last({ problem });
-      set_spoken(problem);
-    }
-    set_writing(null);
-  }
-
+  const ask = (said: Message[]) => void write_answer(id, said, texts);
   const send = () => {
     const content = draft.trim();
     if (!content || busy) return;
     set_draft("");
-    void ask([...complete(messages), { role: "user", content }]);
+    ask([...complete(messages), { role: "user", content }]);
   };
-  const retry = () => void ask(messages.slice(0, messages.findLastIndex(({ role }) => role === "user") + 1));
-  const stop = () => writing?.controller.abort();
+  const retry = () => ask(messages.slice(0, messages.findLastIndex(({ role }) => role === "user") + 1));
+  const stop = () => controller?.abort();
 
   return (
     <section class="chat" aria-label={texts.chat}>
@@ -64,13 +39,13 @@ export function Chat({ state, texts }: { state: State; texts: Texts }): JSX.Elem
         )}
         {messages.map((message, i) => (
           <Turn
-            key={`${conversation.id} ${i}`}
+            key={`${id} ${i}`}
             message={message}
             texts={texts}
             digits={state.settings.digits}
             busy={busy}
-            writing={busy && i === messages.length - 1}
-            on_edit={(content) => void ask([...messages.slice(0, i), { role: "user", content }])}
+            writing={state.writing.has(message.id ?? "")}
+            on_edit={(content) => ask([...messages.slice(0, i), { role: "user", content }])}
             on_retry={i === messages.length - 1 ? retry : null}
           />
         ))}
@@ -112,6 +87,24 @@ export function Chat({ state, texts }: { state: State; texts: Texts }): JSX.Elem
       </form>
     </section>
   );
+}
+
+/** Outside of the view: an answer goes on while another conversation is shown. */
+async function write_answer(conversation: string, said: Message[], texts: Texts): Promise<void> {
+  const id = new_id();
+  const controller = new AbortController();
+  begin_answer(conversation, said, id, controller);
+  let content = "";
+  try {
+    for await (const piece of answer(said, get_state().settings, controller.signal)) {
+      content += piece;
+      set_answer(conversation, id, { content });
+    }
+  } catch (error) {
+    const problem = controller.signal.aborted ? texts.stopped : `${texts.failed}: ${(error as Error).message}`;
+    set_answer(conversation, id, { problem });
+  }
+  end_answer(id);
 }
 
 /** Without an answer that never began. */

@@ -3,6 +3,8 @@ import { useEffect, useState } from "preact/hooks";
 import type { Digits, Language } from "./texts.js";
 
 export interface Message {
+  /** An answer's, by which it is found while it is being written. */
+  id?: string;
   role: "user" | "assistant";
   content: string;
   /** Why an answer has no end. */
@@ -28,13 +30,15 @@ export interface State {
   conversations: Conversation[];
   current: string;
   settings: Settings;
+  /** What ends the answers that are being written, by their ids, whichever conversation is shown. */
+  writing: ReadonlyMap<string, AbortController>;
   /** The browser took no more. */
   storage_full: boolean;
 }
 
 const KEY = "bimedix";
 /** `crypto.randomUUID` is not there for a page that comes by http from another machine. */
-const new_id = () => crypto.getRandomValues(new Uint32Array(4)).join("-");
+export const new_id = () => crypto.getRandomValues(new Uint32Array(4)).join("-");
 
 function initial(): State {
   const language: Language = navigator.language.startsWith("ar") ? "ar" : "en";
@@ -43,6 +47,7 @@ function initial(): State {
     conversations: [first],
     current: first.id,
     settings: { language, theme: "auto", digits: "written", model: "", temperature: 0.4, max_tokens: 256, system: "" },
+    writing: new Map(),
     storage_full: false,
   };
   try {
@@ -66,9 +71,12 @@ export const get_state = (): State => state;
 
 export function change(update: (state: State) => Partial<State>): void {
   state = { ...state, ...update(state) };
+  // An answer ends with its message, whatever deleted it.
+  for (const [id, controller] of state.writing)
+    if (!state.conversations.some(({ messages }) => messages.some((one) => one.id === id))) controller.abort();
   try {
-    const { storage_full, ...kept } = state;
-    localStorage.setItem(KEY, JSON.stringify(kept));
+    const { conversations, current, settings } = state;
+    localStorage.setItem(KEY, JSON.stringify({ conversations, current, settings }));
     state.storage_full = false;
   } catch {
     state.storage_full = true;
@@ -89,11 +97,26 @@ export function use_state(): State {
 export const set = (settings: Partial<Settings>): void =>
   change((old) => ({ settings: { ...old.settings, ...settings } }));
 
-export function set_messages(id: string, update: (messages: Message[]) => Message[]): void {
-  change(({ conversations }) => ({
-    conversations: conversations.map((one) => (one.id === id ? { ...one, messages: update(one.messages) } : one)),
+/** Puts an answer that is to be written after what was said. */
+export function begin_answer(conversation: string, said: Message[], id: string, controller: AbortController): void {
+  const messages: Message[] = [...said, { id, role: "assistant", content: "" }];
+  change(({ conversations, writing }) => ({
+    conversations: conversations.map((one) => (one.id === conversation ? { ...one, messages } : one)),
+    writing: new Map(writing).set(id, controller),
   }));
 }
+
+export function set_answer(conversation: string, id: string, answer: Partial<Message>): void {
+  const update = (message: Message) => (message.id === id ? { ...message, ...answer } : message);
+  change(({ conversations }) => ({
+    conversations: conversations.map((one) =>
+      one.id === conversation ? { ...one, messages: one.messages.map(update) } : one,
+    ),
+  }));
+}
+
+export const end_answer = (id: string): void =>
+  change(({ writing }) => ({ writing: new Map([...writing].filter(([one]) => one !== id)) }));
 
 export function new_conversation(): void {
   const id = new_id();

@@ -50,6 +50,35 @@ describe("the page in Chromium", { skip: executablePath ? false : "no Chromium h
     await page.keyboard.press("Enter");
   };
   const answered = () => page.waitForSelector('[role="log"][aria-busy="false"] article.assistant:last-of-type p');
+  /** From here on the test writes the page's answers: a piece to the nth that was asked for, or its end. */
+  async function answer_by_hand(): Promise<{
+    write: (n: number, piece: string) => Promise<void>;
+    end: (n: number) => Promise<void>;
+    aborted: (n: number) => Promise<boolean>;
+  }> {
+    const hand = await page.evaluateHandle(() => {
+      const { fetch } = globalThis;
+      const answers: { stream: ReadableStreamDefaultController<Uint8Array>; signal: AbortSignal }[] = [];
+      globalThis.fetch = async (url, init) => {
+        if (url !== "/v1/chat/completions") return fetch(url, init);
+        const signal = init!.signal!;
+        const start = (stream: ReadableStreamDefaultController<Uint8Array>) => {
+          answers.push({ stream, signal });
+          signal.onabort = () => stream.error(signal.reason);
+        };
+        return new Response(new ReadableStream({ start }));
+      };
+      const send = (n: number, data: string) =>
+        answers[n]!.stream.enqueue(new TextEncoder().encode(`data: ${data}\n\n`));
+      return { send, aborted: (n: number) => answers[n]!.signal.aborted };
+    });
+    const send = (n: number, data: string) => hand.evaluate(({ send }, [n, data]) => send(n, data), [n, data] as const);
+    return {
+      write: (n, piece) => send(n, JSON.stringify({ choices: [{ delta: { content: piece } }] })),
+      end: (n) => send(n, "[DONE]"),
+      aborted: (n) => hand.evaluate(({ aborted }, n) => aborted(n), n),
+    };
+  }
   const picture = async (name: string) => {
     if (!pictures) return;
     await mkdir(join(root, pictures), { recursive: true });
@@ -165,6 +194,62 @@ describe("the page in Chromium", { skip: executablePath ? false : "no Chromium h
     for (let waited = 0; at.server.service.active > 0 && waited < 5000; waited += 20)
       await new Promise((resume) => setTimeout(resume, 20));
     assert.equal(at.server.service.active, 0);
+  });
+
+  test("answers go on where they are not shown, each in its own conversation, and end with it", async () => {
+    await open("en");
+    const hand = await answer_by_hand();
+    const stop = page.locator(".composer button", { hasText: "Stop" });
+    const said = (text: string) => page.waitForSelector(`article.assistant:last-of-type p:text-is("${text}")`);
+    const conversations = page.locator(".conversations li");
+    const show_view = (i: number) => page.locator("aside nav button").nth(i).click();
+    await ask("one");
+    await hand.write(0, "first");
+    await said("first");
+    await page.locator("aside section > button").click();
+    assert.equal(await stop.count(), 0);
+    await ask("two");
+    await hand.write(1, "second");
+    await said("second");
+    await hand.write(0, " goes on");
+    await show_view(3);
+    await show_view(0);
+    await said("second");
+    assert.equal(await stop.count(), 1);
+
+    await conversations.nth(1).locator("button").first().click();
+    await said("first goes on");
+    assert.equal(await stop.count(), 1);
+    assert.equal(await page.locator("article .actions").count(), 0, "nothing is edited or asked again meanwhile");
+    await hand.write(0, " to its end");
+    await hand.end(0);
+    await said("first goes on to its end");
+    await page.waitForSelector('[role="log"][aria-busy="false"]');
+    assert.match(await page.locator('.chat [role="status"]').innerText(), /to its end/);
+    assert.equal(await hand.aborted(1), false);
+
+    // Deleted while another is shown, stopped after a look elsewhere, and all deleted.
+    await conversations.nth(0).locator("button").last().click();
+    assert.equal(await hand.aborted(1), true);
+    assert.equal(await page.locator("article").count(), 2);
+    await ask("three");
+    await hand.write(2, "third");
+    await said("third");
+    await show_view(3);
+    await show_view(0);
+    await stop.click();
+    await page.waitForSelector("article.assistant:last-of-type .problem");
+    assert.equal(await hand.aborted(2), true);
+    await ask("four");
+    await hand.write(3, "fourth");
+    await show_view(3);
+    page.once("dialog", (dialog) => dialog.accept());
+    await page.locator(".page .danger").click();
+    assert.equal(await hand.aborted(3), true);
+    await show_view(0);
+    assert.equal(await page.locator("article").count(), 0);
+    assert.equal(await stop.count(), 0);
+    assert.deepEqual(problems, []);
   });
 
   test("what a model writes stays text: tags, scripts, addresses, pictures, deep quotes, tables of both directions", async () => {
