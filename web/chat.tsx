@@ -3,7 +3,7 @@ import { useEffect, useRef, useState } from "preact/hooks";
 import { answer } from "./api.js";
 import { Markdown } from "./markdown.js";
 import { begin_answer, end_answer, get_state, type Message, new_id, type State, set_answer } from "./store.js";
-import { type Texts, with_digits } from "./texts.js";
+import type { Texts } from "./texts.js";
 
 export function Chat({ state, texts }: { state: State; texts: Texts }): JSX.Element {
   const [draft, set_draft] = useState("");
@@ -125,7 +125,7 @@ function Turn({ message, texts, digits, busy, writing, on_edit, on_retry }: Turn
   const [edited, set_edited] = useState<string | null>(null);
   const { role, content, problem } = message;
   return (
-    <article class={role} aria-label={role === "user" ? texts.you : texts.assistant}>
+    <article class={role} data-digits={digits} aria-label={role === "user" ? texts.you : texts.assistant}>
       {edited !== null ? (
         <form
           onSubmit={(event) => {
@@ -156,7 +156,7 @@ function Turn({ message, texts, digits, busy, writing, on_edit, on_retry }: Turn
               {content}
             </p>
           ) : (
-            <Markdown text={with_digits(content, digits)} />
+            <Markdown text={content} digits={digits} />
           )}
           {writing && <span class="cursor" aria-hidden="true" />}
           {problem && (

@@ -2,16 +2,22 @@
  * Markdown as elements, never as HTML: what a model writes cannot become a tag, a script or a request. Every block finds its own
  * direction; code is left to right; an address is shown as a link only where it leads to the web, and images are their texts.
  */
-import { lexer, type Token, type Tokens } from "marked";
+import { lexer, type Token, type Tokens, walkTokens } from "marked";
 import type { ComponentChildren, JSX } from "preact";
+import { type Digits, digits_of } from "./texts.js";
 
 /** Deeper than any answer that a person wants to read. */
 const DEPTH = 40;
 
-export function Markdown({ text }: { text: string }): JSX.Element {
+export function Markdown({ text, digits }: { text: string; digits: Digits }): JSX.Element {
+  const with_digits = digits_of(text, digits);
   let tokens: Token[];
   try {
     tokens = lexer(text.replace(/^([>\s]{200})[>\s]+/gm, "$1"));
+    // After the lexer, which numbers lists by 0-9 alone, and in words alone: code and addresses are as they were written.
+    walkTokens(tokens, (token) => {
+      if (token.type === "text") token.text = with_digits(without_entities(token.text));
+    });
   } catch {
     return <p dir="auto">{text}</p>;
   }
@@ -48,7 +54,9 @@ function block(token: Tokens.Generic, depth: number): ComponentChildren {
     case "hr":
       return <hr />;
     case "list": {
-      const items = (token.items as Tokens.ListItem[]).map((item) => <li dir="auto">{blocks(item.tokens, depth)}</li>);
+      const items = (token.items as Tokens.ListItem[]).map((item) => (
+        <li dir={direction(item.text)}>{blocks(item.tokens, depth)}</li>
+      ));
       return token.ordered ? (
         <ol dir={direction(token.raw)} start={token.start || 1}>
           {items}
@@ -105,20 +113,22 @@ function span(token: Tokens.Generic, depth: number): ComponentChildren {
           <code dir="ltr">{token.text}</code>
         </bdi>
       );
-    case "link":
+    case "link": {
+      const shown = token.autolink ? token.text : inside();
       return /^https?:\/\//i.test(token.href) ? (
         <a href={token.href} target="_blank" rel="noreferrer noopener nofollow">
-          {inside()}
+          {shown}
         </a>
       ) : (
-        <bdi>{inside()}</bdi>
+        <bdi>{shown}</bdi>
       );
+    }
     case "image":
       return <bdi>{token.text}</bdi>;
     case "escape":
       return token.text;
     case "text":
-      return token.tokens ? inside() : without_entities(token.text);
+      return token.tokens ? inside() : token.text;
     default:
       return token.raw;
   }

@@ -128,9 +128,9 @@ export const number_format = (language: Language, options: Intl.NumberFormatOpti
 
 export type Digits = "written" | "arabic" | "latin";
 
-/** Digits of Arabic text in one shape; Persian ones are read too. */
-export function with_digits(text: string, digits: Digits): string {
-  if (digits === "written" || !/\p{Script=Arabic}/u.test(text)) return text;
-  if (digits === "latin") return text.replace(/[٠-٩۰-۹]/g, (digit) => String(digit.charCodeAt(0) & 0xf));
-  return text.replace(/[0-9۰-۹]/g, (digit) => String.fromCharCode(0x660 + (digit.charCodeAt(0) & 0xf)));
+/** Writes the digits of a text's parts: in Arabic text in one shape, and Persian ones are read too. */
+export function digits_of(text: string, digits: Digits): (part: string) => string {
+  if (digits === "written" || !/\p{Script=Arabic}/u.test(text)) return (part) => part;
+  if (digits === "latin") return (part) => part.replace(/[٠-٩۰-۹]/g, (digit) => String(digit.charCodeAt(0) & 0xf));
+  return (part) => part.replace(/[0-9۰-۹]/g, (digit) => String.fromCharCode(0x660 + (digit.charCodeAt(0) & 0xf)));
 }

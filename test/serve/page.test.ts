@@ -306,6 +306,41 @@ describe("the page in Chromium", { skip: executablePath ? false : "no Chromium h
     assert.match(await page.locator('main > [role="alert"]').innerText(), /storage is full/);
   });
 
+  test("lists of both directions; digits in one shape in words, not in list marks, addresses and code", async () => {
+    await open("ar");
+    const hand = await answer_by_hand();
+    await ask("x");
+    const lines = [
+      "1. خذ 500 ملغ، **3** مرات، `x = 10`",
+      "2. Insulin 20 units",
+      "",
+      "[دليل 2024](https://example.org/2024) https://example.org/7 &#39;9&#39;",
+    ];
+    await hand.write(0, lines.join("\n"));
+    await hand.end(0);
+    await page.waitForSelector('[role="log"][aria-busy="false"] article.assistant li');
+    const directions = (selector: string) =>
+      page.locator(selector).evaluateAll((all) => all.map((one) => getComputedStyle(one).direction));
+    assert.deepEqual(await directions("article ol"), ["rtl"]);
+    assert.deepEqual(await directions("article li"), ["rtl", "ltr"]);
+
+    await page.locator("aside nav button").nth(3).click();
+    await page.locator(".page select").nth(2).selectOption("arabic");
+    await page.locator("aside nav button").nth(0).click();
+    assert.deepEqual(await page.locator("article li").allInnerTexts(), [
+      "خذ ٥٠٠ ملغ، ٣ مرات، x = 10",
+      "Insulin ٢٠ units",
+    ]);
+    const mark = page.locator("article ol").evaluate((list) => getComputedStyle(list).listStyleType);
+    assert.equal(await mark, "arabic-indic");
+    assert.equal(await page.locator("article.assistant > p").innerText(), "دليل ٢٠٢٤ https://example.org/7 '٩'");
+    assert.deepEqual(
+      await page.locator("article a").evaluateAll((links) => links.map((link) => link.getAttribute("href"))),
+      ["https://example.org/2024", "https://example.org/7"],
+    );
+    assert.deepEqual(problems, []);
+  });
+
   test("questions with options, routing and settings, in both languages and on a phone", async () => {
     for (const [locale, width] of [
       ["en", 1100],
