@@ -36,32 +36,78 @@ export interface State {
   storage_full: boolean;
 }
 
-const KEY = "bimedix";
-/** `crypto.randomUUID` is not there for a page that comes by http from another machine. */
-export const new_id = () => crypto.getRandomValues(new Uint32Array(4)).join("-");
+/** A key a conversation, so that a tab writes over no other's. */
+const PREFIX = "bimedix.conversation.";
+const SETTINGS = "bimedix.settings";
+const CURRENT = "bimedix.current";
+/** Under which all was kept before. */
+const OLD = "bimedix";
+
+/** Ids sort by time. `crypto.randomUUID` is not there for a page that comes by http from another machine. */
+export const new_id = () => `${Date.now().toString(36)}-${crypto.getRandomValues(new Uint32Array(4)).join("-")}`;
+const empty = (): Conversation => ({ id: new_id(), messages: [] });
+
+/** What the browser keeps under each key, as this tab last read or wrote it. */
+const kept = new Map<string, object>();
+
+function read<T extends object>(key: string): T | null {
+  try {
+    const value = JSON.parse(localStorage.getItem(key) ?? "null") as T | null;
+    if (value) kept.set(key, value);
+    return value;
+  } catch {
+    // What another version or a person wrote there is left alone.
+    return null;
+  }
+}
+
+/** Writes what changed, and takes away what is no more. */
+function keep({ conversations, current, settings }: State): void {
+  const now = new Map<string, object>([[SETTINGS, settings]]);
+  for (const one of conversations) if (one.messages.length > 0) now.set(PREFIX + one.id, one);
+  for (const key of kept.keys()) {
+    if (now.has(key)) continue;
+    localStorage.removeItem(key);
+    kept.delete(key);
+  }
+  for (const [key, value] of now) {
+    if (kept.get(key) === value) continue;
+    localStorage.setItem(key, JSON.stringify(value));
+    kept.set(key, value);
+  }
+  sessionStorage.setItem(CURRENT, current);
+}
+
+/** Newest first, one at least, and one of them shown. */
+function in_order(state: State): State {
+  const conversations = state.conversations.toSorted((a, b) => (a.id < b.id ? 1 : -1));
+  if (conversations.length === 0) conversations.push(empty());
+  const current = conversations.some(({ id }) => id === state.current) ? state.current : conversations[0]!.id;
+  return { ...state, conversations, current };
+}
 
 function initial(): State {
   const language: Language = navigator.language.startsWith("ar") ? "ar" : "en";
-  const first = { id: new_id(), messages: [] };
   const state: State = {
-    conversations: [first],
-    current: first.id,
+    conversations: [],
+    current: "",
     settings: { language, theme: "auto", digits: "written", model: "", temperature: 0.4, max_tokens: 256, system: "" },
     writing: new Map(),
     storage_full: false,
   };
+  const old = read<Partial<State>>(OLD);
+  state.settings = { ...state.settings, ...old?.settings, ...read<Settings>(SETTINGS) };
+  state.conversations.push(...(old?.conversations ?? []));
   try {
-    const kept = JSON.parse(localStorage.getItem(KEY) ?? "{}") as Partial<State>;
-    if (kept.conversations?.length && kept.settings) {
-      const current = kept.conversations.some(({ id }) => id === kept.current)
-        ? kept.current!
-        : kept.conversations[0]!.id;
-      return { ...state, ...kept, current, settings: { ...state.settings, ...kept.settings }, storage_full: false };
+    state.current = sessionStorage.getItem(CURRENT) ?? "";
+    for (const key of Object.keys(localStorage)) {
+      const one = key.startsWith(PREFIX) ? read<Conversation>(key) : null;
+      if (one) state.conversations.push(one);
     }
   } catch {
-    // What another version or a person wrote there is left alone until the next change.
+    // A browser that keeps nothing says so at the first change.
   }
-  return state;
+  return in_order(state);
 }
 
 let state = initial();
@@ -70,19 +116,30 @@ const listeners = new Set<() => void>();
 export const get_state = (): State => state;
 
 export function change(update: (state: State) => Partial<State>): void {
-  state = { ...state, ...update(state) };
+  state = in_order({ ...state, ...update(state) });
   // An answer ends with its message, whatever deleted it.
   for (const [id, controller] of state.writing)
     if (!state.conversations.some(({ messages }) => messages.some((one) => one.id === id))) controller.abort();
   try {
-    const { conversations, current, settings } = state;
-    localStorage.setItem(KEY, JSON.stringify({ conversations, current, settings }));
+    keep(state);
     state.storage_full = false;
   } catch {
     state.storage_full = true;
   }
   for (const listener of listeners) listener();
 }
+
+/** What another tab changed. What it deleted stays so, even where this tab wrote an answer's next word meanwhile. */
+addEventListener("storage", ({ key, newValue }) => {
+  if (key === SETTINGS) {
+    const settings = read<Settings>(key);
+    if (settings) change(() => ({ settings }));
+  } else if (key?.startsWith(PREFIX)) {
+    const one = newValue === null ? null : read<Conversation>(key);
+    const others = state.conversations.filter(({ id }) => PREFIX + id !== key);
+    change(() => ({ conversations: one ? [...others, one] : others }));
+  }
+});
 
 export function use_state(): State {
   const [, draw] = useState(0);
@@ -119,22 +176,14 @@ export const end_answer = (id: string): void =>
   change(({ writing }) => ({ writing: new Map([...writing].filter(([one]) => one !== id)) }));
 
 export function new_conversation(): void {
-  const id = new_id();
+  const one = empty();
   change(({ conversations }) => ({
-    conversations: [{ id, messages: [] }, ...conversations.filter(({ messages }) => messages.length > 0)],
-    current: id,
+    conversations: [one, ...conversations.filter(({ messages }) => messages.length > 0)],
+    current: one.id,
   }));
 }
 
-export function delete_conversation(id: string): void {
-  change(({ conversations, current }) => {
-    const left = conversations.filter((one) => one.id !== id);
-    if (left.length === 0) left.push({ id: new_id(), messages: [] });
-    return { conversations: left, current: current === id ? left[0]!.id : current };
-  });
-}
+export const delete_conversation = (id: string): void =>
+  change(({ conversations }) => ({ conversations: conversations.filter((one) => one.id !== id) }));
 
-export function clear(): void {
-  const id = new_id();
-  change(() => ({ conversations: [{ id, messages: [] }], current: id }));
-}
+export const clear = (): void => change(() => ({ conversations: [] }));

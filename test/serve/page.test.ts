@@ -165,9 +165,8 @@ describe("the page in Chromium", { skip: executablePath ? false : "no Chromium h
   test("an answer is stopped in the middle, and the server hears of it", async () => {
     await open("en");
     await page.evaluate(() => {
-      const state = JSON.parse(localStorage.getItem("bimedix") ?? "{}");
-      state.settings = { ...state.settings, temperature: 2, max_tokens: 900 };
-      localStorage.setItem("bimedix", JSON.stringify(state));
+      const settings = JSON.parse(localStorage.getItem("bimedix.settings") ?? "{}");
+      localStorage.setItem("bimedix.settings", JSON.stringify({ ...settings, temperature: 2, max_tokens: 900 }));
     });
     await page.reload();
     await page.waitForSelector("header select option", { state: "attached" });
@@ -250,6 +249,62 @@ describe("the page in Chromium", { skip: executablePath ? false : "no Chromium h
     assert.equal(await page.locator("article").count(), 0);
     assert.equal(await stop.count(), 0);
     assert.deepEqual(problems, []);
+  });
+
+  test("two tabs: each takes up what the other writes and deletes, and what was kept under one key", async () => {
+    await open("en");
+    const first = page;
+    const second = await context.newPage();
+    await second.goto(at.url);
+    await second.waitForSelector("header select option", { state: "attached" });
+    const title = (tab: Page, text: string) => tab.locator(".conversations li", { hasText: text });
+    const hand = await answer_by_hand();
+    await ask("one");
+    await hand.write(0, "first");
+    await hand.end(0);
+    await title(second, "one").waitFor();
+    page = second;
+    const other = await answer_by_hand();
+    await ask("two");
+    await other.write(0, "second");
+    await title(first, "two").waitFor();
+    page = first;
+    await page.locator("aside section > button").click();
+    await ask("three");
+    await hand.end(1);
+    await title(second, "three").waitFor();
+    await other.write(0, " and more");
+    await first.reload();
+    await title(first, "two").locator("button").first().click();
+    await first.waitForSelector('article p:text-is("second and more")');
+    assert.equal(await first.locator(".conversations li").count(), 3);
+    await first.locator("header > button[lang]").click();
+    await second.waitForSelector('html[dir="rtl"]');
+
+    // Deleted in one tab while the other writes its answer.
+    await title(first, "two").locator("button").last().click();
+    await title(second, "two").waitFor({ state: "detached" });
+    assert.equal(await other.aborted(0), true);
+    await second.evaluate(() => {
+      const messages = [{ role: "user", content: "before" }];
+      localStorage.setItem("bimedix", JSON.stringify({ conversations: [{ id: "0", messages }], current: "0" }));
+    });
+    for (let i = 0; i < 2; i++) {
+      await second.reload();
+      await title(second, "before").waitFor();
+      const titles = await second.locator(".conversations li button:first-child").allInnerTexts();
+      assert.deepEqual(titles, ["three", "one", "before"]);
+      await second.locator("header > button[lang]").click();
+      assert.equal(await second.evaluate(() => localStorage.getItem("bimedix")), null);
+    }
+    // As if this tab had written a word between the other's deletion and the news of it.
+    const left = await second.evaluate(() => {
+      const key = "bimedix.conversation.0";
+      dispatchEvent(new StorageEvent("storage", { key, newValue: null }));
+      return localStorage.getItem(key);
+    });
+    assert.equal(left, null);
+    await title(second, "before").waitFor({ state: "detached" });
   });
 
   test("what a model writes stays text: tags, scripts, addresses, pictures, deep quotes, tables of both directions", async () => {
