@@ -9,6 +9,7 @@ export function Chat({ state, texts }: { state: State; texts: Texts }): JSX.Elem
   const [draft, set_draft] = useState("");
   const began = useRef(false);
   const end = useRef<HTMLDivElement>(null);
+  const composer = useRef<HTMLTextAreaElement>(null);
   const { id, messages } = state.conversations.find(({ id }) => id === state.current)!;
   const [controller] = messages.flatMap(({ id = "" }) => state.writing.get(id) ?? []);
   const busy = controller !== undefined;
@@ -19,7 +20,12 @@ export function Chat({ state, texts }: { state: State; texts: Texts }): JSX.Elem
 
   useEffect(() => end.current?.scrollIntoView({ block: "end" }), [last?.content, messages.length]);
 
-  const ask = (said: Message[]) => void write_answer(id, said, texts);
+  // Buttons go or are of no use while an answer is written and after it is stopped; who used one goes on here.
+  const focus_composer = () => composer.current?.focus();
+  const ask = (said: Message[]) => {
+    focus_composer();
+    void write_answer(id, said, texts);
+  };
   const send = () => {
     const content = draft.trim();
     if (!content || busy) return;
@@ -27,7 +33,10 @@ export function Chat({ state, texts }: { state: State; texts: Texts }): JSX.Elem
     ask([...complete(messages), { role: "user", content }]);
   };
   const retry = () => ask(messages.slice(0, messages.findLastIndex(({ role }) => role === "user") + 1));
-  const stop = () => controller?.abort();
+  const stop = () => {
+    focus_composer();
+    controller?.abort();
+  };
 
   return (
     <section class="chat" aria-label={texts.chat}>
@@ -62,6 +71,7 @@ export function Chat({ state, texts }: { state: State; texts: Texts }): JSX.Elem
         }}
       >
         <textarea
+          ref={composer}
           dir="auto"
           rows={2}
           value={draft}
@@ -123,10 +133,21 @@ interface TurnProps {
 
 function Turn({ message, texts, digits, busy, writing, on_edit, on_retry }: TurnProps): JSX.Element {
   const [edited, set_edited] = useState<string | null>(null);
+  const edit = useRef<HTMLButtonElement>(null);
+  const field = useRef<HTMLTextAreaElement>(null);
+  const editing = edited !== null;
+  const was_editing = useRef(editing);
+
+  // The button and the form take each other's place; the focus follows.
+  useEffect(() => {
+    if (editing !== was_editing.current) (editing ? field : edit).current?.focus();
+    was_editing.current = editing;
+  }, [editing]);
+
   const { role, content, problem } = message;
   return (
     <article class={role} data-digits={digits} aria-label={role === "user" ? texts.you : texts.assistant}>
-      {edited !== null ? (
+      {editing ? (
         <form
           onSubmit={(event) => {
             event.preventDefault();
@@ -136,6 +157,7 @@ function Turn({ message, texts, digits, busy, writing, on_edit, on_retry }: Turn
           }}
         >
           <textarea
+            ref={field}
             dir="auto"
             rows={3}
             value={edited}
@@ -167,7 +189,7 @@ function Turn({ message, texts, digits, busy, writing, on_edit, on_retry }: Turn
           {!busy && (
             <div class="actions">
               {role === "user" && (
-                <button type="button" class="quiet" onClick={() => set_edited(content)}>
+                <button type="button" class="quiet" ref={edit} onClick={() => set_edited(content)}>
                   {texts.edit}
                 </button>
               )}

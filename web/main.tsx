@@ -1,6 +1,6 @@
 /** The page: its frame, its views, and the conversations beside them. */
 import { type JSX, render } from "preact";
-import { useEffect, useState } from "preact/hooks";
+import { useEffect, useRef, useState } from "preact/hooks";
 import { model_names } from "./api.js";
 import { Chat } from "./chat.js";
 import { McqaView } from "./mcqa.js";
@@ -114,11 +114,13 @@ function Conversations({
   texts: Texts;
   on_choice: () => void;
 }): JSX.Element {
+  const begin = useRef<HTMLButtonElement>(null);
   const title = ({ messages }: Conversation) => messages[0]?.content.slice(0, 60) || texts.untitled;
   return (
     <section aria-label={texts.conversations}>
       <button
         type="button"
+        ref={begin}
         onClick={() => {
           new_conversation();
           on_choice();
@@ -144,7 +146,10 @@ function Conversations({
               type="button"
               class="quiet"
               aria-label={`${texts.delete}: ${title(one)}`}
-              onClick={() => delete_conversation(one.id)}
+              onClick={() => {
+                begin.current?.focus();
+                delete_conversation(one.id);
+              }}
             >
               ×
             </button>

@@ -16,17 +16,22 @@ export function McqaView({ state, texts }: { state: State; texts: Texts }): JSX.
   const [options, set_options] = useState(examples[language].options);
   const [result, set_result] = useState<Mcqa | null>(null);
   const [problem, set_problem] = useState("");
+  const [waiting, set_waiting] = useState(false);
   const percent = number_format(language, { style: "percent", maximumFractionDigits: 1 });
   const best = result && Math.max(...result.options.map(({ probability }) => probability));
 
+  const likeliest = result?.options.find(({ probability }) => probability === best);
+
   async function ask(): Promise<void> {
     set_problem("");
+    set_waiting(true);
     try {
       set_result(await mcqa(model, question.trim(), options.map((option) => option.trim()).filter(Boolean)));
     } catch (error) {
       set_result(null);
       set_problem(`${texts.failed}: ${(error as Error).message}`);
     }
+    set_waiting(false);
   }
 
   return (
@@ -79,6 +84,12 @@ export function McqaView({ state, texts }: { state: State; texts: Texts }): JSX.
           {problem}
         </p>
       )}
+      <p class="sr-only" role="status">
+        {waiting
+          ? texts.waiting
+          : likeliest &&
+            `${texts.likeliest}: ${likeliest.letter}. ${likeliest.text}, ${percent.format(likeliest.probability)}`}
+      </p>
       {result && (
         <ol class="bars" aria-label={texts.mcqa}>
           {result.options.map(({ letter, text, probability }) => (

@@ -15,11 +15,13 @@ export function RoutingView({ state, texts }: { state: State; texts: Texts }): J
   const [prompts, set_prompts] = useState<readonly string[]>(examples);
   const [results, set_results] = useState<Routing[]>([]);
   const [problem, set_problem] = useState("");
+  const [waiting, set_waiting] = useState(false);
   const labels = [texts.english_text, texts.arabic_text];
   const format = number_format(language);
 
   async function show(): Promise<void> {
     set_problem("");
+    set_waiting(true);
     try {
       const all: Routing[] = [];
       for (const prompt of prompts) all.push(await routing(model, prompt.trim()));
@@ -28,6 +30,7 @@ export function RoutingView({ state, texts }: { state: State; texts: Texts }): J
       set_results([]);
       set_problem(`${texts.failed}: ${(error as Error).message}`);
     }
+    set_waiting(false);
   }
 
   return (
@@ -59,6 +62,9 @@ export function RoutingView({ state, texts }: { state: State; texts: Texts }): J
           {problem}
         </p>
       )}
+      <p class="sr-only" role="status">
+        {waiting ? texts.waiting : results.length > 0 && texts.routing_shown}
+      </p>
       {results.length > 0 && (
         <ul class="legend">
           {Array.from({ length: results[0]!.experts }, (_, expert) => (

@@ -396,6 +396,57 @@ describe("the page in Chromium", { skip: executablePath ? false : "no Chromium h
     assert.deepEqual(problems, []);
   });
 
+  test("by keys alone: the focus goes on beside what was pressed, and waiting and results are said", async () => {
+    await open("en");
+    assert.match(await page.locator(".empty").innerText(), /kept in this browser only/);
+    const hand = await answer_by_hand();
+    const press = async (selector: string) => {
+      await page.locator(selector).last().focus();
+      await page.keyboard.press("Enter");
+    };
+    const focused = (selector: string) => page.waitForSelector(`${selector}:focus`);
+    const end_answer = async (n: number) => {
+      await hand.write(n, "yes");
+      await hand.end(n);
+      await answered();
+    };
+    await ask("one");
+    await end_answer(0);
+    await press("article.user .actions button");
+    await focused("article.user textarea");
+    await press("article.user form .quiet");
+    await focused("article.user .actions button");
+    await page.keyboard.press("Enter");
+    await focused("article.user textarea");
+    await press('article.user [type="submit"]');
+    await focused(".composer textarea");
+    await end_answer(1);
+    await press("article.assistant .actions button");
+    await focused(".composer textarea");
+    await press(".composer button");
+    await focused(".composer textarea");
+    await press(".conversations button");
+    await focused("aside section > button");
+
+    const status = (text: RegExp) => page.locator('[role="status"]', { hasText: text }).waitFor({ state: "attached" });
+    for (const [view, path, result] of [
+      [1, "**/v1/mcqa", /^Likeliest: [A-D]\. The .+%$/],
+      [2, "**/v1/routing", /experts of both texts are shown/],
+    ] as const) {
+      let let_go!: () => void;
+      const held = new Promise<void>((resolve) => {
+        let_go = resolve;
+      });
+      await page.route(path, (route) => held.then(() => route.continue()));
+      await page.locator("aside nav button").nth(view).click();
+      await press('.page [type="submit"]');
+      await status(/^Waiting/);
+      let_go();
+      await status(result);
+    }
+    assert.deepEqual(problems, []);
+  });
+
   test("questions with options, routing and settings, in both languages and on a phone", async () => {
     for (const [locale, width] of [
       ["en", 1100],
