@@ -2,6 +2,7 @@
 import { fileURLToPath } from "node:url";
 import { type Answering, type AnswerOptions, Assistant, notice } from "../assistant/assistant.js";
 import { RemoteAssistant } from "../assistant/remote.js";
+import { asked_sampling } from "../engine/sampler.js";
 import { BimedixError } from "../errors.js";
 import { parse_dtype } from "../model/convert.js";
 import { language_of } from "../text/arabic.js";
@@ -61,7 +62,6 @@ export const no_adapter = () =>
     todo: "choose it by #NAME in --model",
   });
 
-/** Temperature 0 means the likeliest token, as on every other command line. */
 export function answer_options(options: GenerationOptions): AnswerOptions {
   const { temperature, maxNewTokens, topK, topP, repetitionPenalty, seed, stop } = options;
   const given = {
@@ -71,7 +71,7 @@ export function answer_options(options: GenerationOptions): AnswerOptions {
     repetition_penalty: repetitionPenalty,
     seed,
     stop,
-    ...(temperature === undefined ? {} : temperature === 0 ? { do_sample: false } : { do_sample: true, temperature }),
+    ...asked_sampling({ temperature, top_k: topK, top_p: topP, seed }),
   };
   return Object.fromEntries(Object.entries(given).filter(([, value]) => value !== undefined));
 }

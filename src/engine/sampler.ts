@@ -30,6 +30,16 @@ export function check_sampling(options: SamplingOptions): void {
   }
 }
 
+/**
+ * What a person asked for: temperature 0 takes the likeliest token, as on every command line; whoever says anything else about
+ * sampling gets samples, also of a model whose own files do not sample; and where nothing is said the model's files decide.
+ */
+export function asked_sampling({ temperature, ...others }: Readonly<Record<string, unknown>>): SamplingOptions {
+  if (temperature === 0) return { do_sample: false };
+  if (typeof temperature === "number") return { do_sample: true, temperature };
+  return Object.values(others).some((value) => value !== undefined) ? { do_sample: true } : {};
+}
+
 /** @param stream numbers the sequences of a batch, so that one seed gives each its own randomness. */
 export function create_sampler(options: SamplingOptions, stream = 0): Sampler {
   const { do_sample = false, seed } = options;

@@ -4,6 +4,7 @@ import type { z } from "zod";
 import type { Assistant } from "../assistant/assistant.js";
 import type { RemoteAssistant } from "../assistant/remote.js";
 import type { GenerateOptions, Score, TokenLogprob } from "../engine/engine.js";
+import { asked_sampling } from "../engine/sampler.js";
 import { StopStrings } from "../text/stop.js";
 import { StreamingDecoder, type Tokenizer } from "../text/tokenizer.js";
 import { ApiError } from "./api_error.js";
@@ -205,8 +206,6 @@ function generate_options(
   { max_new_tokens, top_logprobs }: { max_new_tokens?: number | undefined; top_logprobs?: number | undefined },
 ): Choice["options"] {
   const { temperature, top_p, top_k, min_p, repetition_penalty, seed, stop, ignore_eos, n = 1 } = request;
-  // Who says how to sample, or wants several answers, gets no likeliest tokens, whatever the model's files say.
-  const samples = n > 1 || [temperature, top_p, top_k, min_p, seed].some((value) => value !== undefined);
   const given = {
     max_new_tokens,
     top_logprobs,
@@ -217,8 +216,7 @@ function generate_options(
     stop,
     eos_token_id: ignore_eos ? null : undefined,
     seed: seed === undefined ? undefined : seed + number,
-    do_sample: temperature === 0 ? false : samples || undefined,
-    temperature: temperature === 0 ? undefined : temperature,
+    ...asked_sampling({ temperature, top_p, top_k, min_p, seed, several: n > 1 || undefined }),
   };
   const set = Object.fromEntries(Object.entries(given).filter(([, value]) => value !== undefined));
   return { ...assistant.model.generation_config, ...set, adapter };

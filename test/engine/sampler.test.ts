@@ -4,7 +4,7 @@ import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { test } from "node:test";
 import type { SamplingOptions } from "../../src/engine/engine.js";
-import { candidates, create_sampler, penalize } from "../../src/engine/sampler.js";
+import { asked_sampling, candidates, create_sampler, penalize } from "../../src/engine/sampler.js";
 import { BimedixError } from "../../src/errors.js";
 import { max_difference, root } from "../fixtures.js";
 
@@ -76,4 +76,11 @@ test("logits that are not finite are an error and never a token", () => {
       );
     }
   }
+});
+
+test("who says how to sample gets samples, temperature 0 the likeliest token, and who says nothing what the model's files say", () => {
+  assert.deepEqual(asked_sampling({ temperature: 0, top_p: 0.9 }), { do_sample: false });
+  assert.deepEqual(asked_sampling({ temperature: 0.5 }), { do_sample: true, temperature: 0.5 });
+  assert.deepEqual(asked_sampling({ temperature: undefined, top_p: 0.9 }), { do_sample: true });
+  assert.deepEqual(asked_sampling({ temperature: undefined, top_p: undefined }), {});
 });
