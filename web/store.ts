@@ -76,11 +76,12 @@ function keep({ conversations, current, settings }: State): void {
     kept.set(key, value);
   }
   sessionStorage.setItem(CURRENT, current);
+  localStorage.removeItem(OLD);
 }
 
 /** Newest first, one at least, and one of them shown. */
 function in_order(state: State): State {
-  const conversations = state.conversations.toSorted((a, b) => (a.id < b.id ? 1 : -1));
+  const conversations = state.conversations.toSorted((a, b) => (a.id === b.id ? 0 : a.id < b.id ? 1 : -1));
   if (conversations.length === 0) conversations.push(empty());
   const current = conversations.some(({ id }) => id === state.current) ? state.current : conversations[0]!.id;
   return { ...state, conversations, current };
@@ -96,8 +97,9 @@ function initial(): State {
     storage_full: false,
   };
   const old = read<Partial<State>>(OLD);
+  // Removed when all of it stands under keys of its own.
+  kept.delete(OLD);
   state.settings = { ...state.settings, ...old?.settings, ...read<Settings>(SETTINGS) };
-  state.conversations.push(...(old?.conversations ?? []));
   try {
     state.current = sessionStorage.getItem(CURRENT) ?? "";
     for (const key of Object.keys(localStorage)) {
@@ -106,6 +108,12 @@ function initial(): State {
     }
   } catch {
     // A browser that keeps nothing says so at the first change.
+  }
+  const known = new Set(state.conversations.map(({ id }) => id));
+  for (const [i, one] of (old?.conversations ?? []).toReversed().entries()) {
+    // Newest first they were, and older than all ids of today.
+    const id = `0-${String(i).padStart(6, "0")}`;
+    if (!known.has(id)) state.conversations.push({ ...one, id });
   }
   return in_order(state);
 }

@@ -69,7 +69,8 @@ export async function train(
   } catch (error) {
     if (!(error instanceof BimedixError && (error.code === "aborted" || error.code === "non_finite_gradients")))
       throw error;
-    await write_plot(recipe.output_dir);
+    // There is no log yet where loading was stopped; and what ended the run is what is to be read.
+    await write_plot(recipe.output_dir).catch(() => {});
     if (error.code !== "aborted") throw error;
     process.stderr.write("Stopped. The same command with --resume goes on.\n");
     process.exitCode = 130;

@@ -245,7 +245,7 @@ export const round_floats = (values: Float32Array, dtype: "F32" | "BF16"): Float
 
 /**
  * Writes a checkpoint's tensors into `dir`: model.safetensors, or shards of about `shard_bytes` and model.safetensors.index.json.
- * Weights of an earlier model there are removed, as they would be read instead or beside.
+ * Weights of an earlier model there are removed, converted ones too, as they would be read instead or beside.
  */
 export async function write_shards(dir: string, tensors: Iterable<TensorSource>, shard_bytes = 5e9): Promise<void> {
   const shards: TensorSource[][] = [[]];
@@ -284,4 +284,7 @@ export async function write_shards(dir: string, tensors: Iterable<TensorSource>,
 async function remove_weights(dir: string, but: ReadonlySet<string>): Promise<void> {
   for (const name of await readdir(dir))
     if (/^model(-\d{5}-of-\d{5})?\.safetensors$/.test(name) && !but.has(name)) await rm(join(dir, name));
+  const converted = join(dir, "onnx");
+  for (const name of await readdir(converted).catch(() => []))
+    if (/^model.*\.onnx(_data)?$/.test(name)) await rm(join(converted, name));
 }

@@ -45,7 +45,7 @@ export interface TrainResult {
 
 /**
  * Trains as a recipe says and leaves the result in its output_dir: an adapter in PEFT's form, or with `adapter: none` a checkpoint.
- * @throws BimedixError aborted (with a checkpoint behind it), bad_data, bad_option, non_finite_gradients, disk_full and others
+ * @throws BimedixError aborted (with a checkpoint of the steps that were made), bad_data, bad_option, non_finite_gradients, disk_full and others
  */
 export async function run_training(recipe: Recipe, options: TrainOptions = {}): Promise<TrainResult> {
   const run = await prepare(recipe, options);
@@ -336,8 +336,10 @@ async function fingerprint(recipe: Recipe, base: BaseModel, data: readonly Examp
   const repeats = datasets.map(({ repeat }) => repeat);
   const hash = createHash("sha256").update(JSON.stringify([deciding, repeats]));
   hash.update(await base.fingerprint());
-  for (const examples of data)
+  for (const examples of data) {
+    hash.update(`${examples.length}\n`);
     for (const { input_ids, learnt } of examples) hash.update(`${input_ids.length}\n`).update(input_ids).update(learnt);
+  }
   return hash.digest("hex");
 }
 

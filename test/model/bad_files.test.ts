@@ -1,6 +1,6 @@
 /** Checkpoints and configurations that lie, are cut short or are not there: each ends in one typed line. */
 import assert from "node:assert/strict";
-import { chmod, mkdtemp, readdir, readFile, rename, symlink, writeFile } from "node:fs/promises";
+import { chmod, mkdir, mkdtemp, readdir, readFile, rename, symlink, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { describe, test } from "node:test";
@@ -315,7 +315,11 @@ test("weights written over an earlier model's are the ones that are read", async
     assert.equal((await readFile(file)).readFloatLE(offset), value, name);
     return (await readdir(dir)).filter((file) => file.startsWith("model")).length;
   };
+  await mkdir(join(dir, "onnx"));
+  for (const name of ["model_q4.onnx", "model_q4.onnx_data"])
+    await writeFile(join(dir, "onnx", name), "an earlier model's");
   assert.equal(await written(1), 1);
+  assert.deepEqual(await readdir(join(dir, "onnx")), []);
   assert.ok((await written(2, 1e4)) > 4);
   assert.ok((await written(3, 1e5)) > 2);
   assert.equal(await written(4), 1);

@@ -286,25 +286,26 @@ describe("the page in Chromium", { skip: executablePath ? false : "no Chromium h
     await title(second, "two").waitFor({ state: "detached" });
     assert.equal(await other.aborted(0), true);
     await second.evaluate(() => {
-      const messages = [{ role: "user", content: "before" }];
-      localStorage.setItem("bimedix", JSON.stringify({ conversations: [{ id: "0", messages }], current: "0" }));
+      const said = (id: string, content: string) => ({ id, messages: [{ role: "user", content }] });
+      const conversations = [said("5f", "before"), said("a0", "long before")];
+      localStorage.setItem("bimedix", JSON.stringify({ conversations, current: "5f" }));
     });
     for (let i = 0; i < 2; i++) {
       await second.reload();
-      await title(second, "before").waitFor();
+      await title(second, "long before").waitFor();
       const titles = await second.locator(".conversations li button:first-child").allInnerTexts();
-      assert.deepEqual(titles, ["three", "one", "before"]);
+      assert.deepEqual(titles, ["three", "one", "before", "long before"]);
       await second.locator("header > button[lang]").click();
       assert.equal(await second.evaluate(() => localStorage.getItem("bimedix")), null);
     }
     // As if this tab had written a word between the other's deletion and the news of it.
     const left = await second.evaluate(() => {
-      const key = "bimedix.conversation.0";
+      const key = "bimedix.conversation.0-000000";
       dispatchEvent(new StorageEvent("storage", { key, newValue: null }));
       return localStorage.getItem(key);
     });
     assert.equal(left, null);
-    await title(second, "before").waitFor({ state: "detached" });
+    await title(second, "long before").waitFor({ state: "detached" });
   });
 
   test("what a model writes stays text: tags, scripts, addresses, pictures, deep quotes, tables of both directions", async () => {
