@@ -78,7 +78,7 @@ async function client() {
     const name = pick(Object.keys(deeds));
     await deeds[name]().then(
       () => count(name),
-      (error) => count(error.name === "AbortError" ? "left" : `${name}: ${error.message}`),
+      (error) => count(error.name === "AbortError" ? "left" : `${name}: ${error.cause?.message ?? error.message}`),
     );
   }
 }

@@ -1,7 +1,7 @@
 // npm run nano -- DATA: makes models/nano's next version with this project's own trainer, and docs/nano_training.md, which says what it
 // learnt. DATA is a folder with the corpora (see data.mjs). Three adapters of about one size are trained over the same base: on
 // everything (the one that is kept), on experts and router alone, and on attention alone. `--merge` writes the first into models/nano.
-// Stopped, it goes on where it was. About 45 minutes on two cores. The base is the first version, which transformers trained and which
+// Stopped, it goes on where it was. About an hour on two cores. The base is the first version, which transformers trained and which
 // is in this repository's history.
 import { spawnSync } from "node:child_process";
 import { existsSync } from "node:fs";
