@@ -108,7 +108,9 @@ export async function start_server(options: ServerOptions): Promise<RunningServe
         maxHeaderSize: 2 ** 14,
         headersTimeout: 1000 * Math.min(10, request_timeout),
         requestTimeout: 1000 * request_timeout,
-        keepAliveTimeout: 5000,
+        // Longer than clients and proxies keep an idle connection (nginx: 60 s), so that they and not this end close it: a request that
+        // crosses the closing is lost.
+        keepAliveTimeout: 75_000,
         connectionsCheckingInterval: 1000,
       },
     }) as Server;

@@ -148,6 +148,10 @@ describe("the page in Chromium", { skip: executablePath ? false : "no Chromium h
     await open("ar");
     assert.equal(await page.evaluate(() => document.documentElement.dir), "rtl");
     assert.match(await page.locator(".notice").innerText(), /ليس نصيحة طبية/);
+    const field = page.locator("textarea[placeholder]");
+    assert.equal(await direction("textarea[placeholder]"), "rtl");
+    await field.fill("asthma");
+    assert.equal(await direction("textarea[placeholder]"), "ltr");
     await ask("ما هي أعراض السكري؟");
     await answered();
     assert.equal(await direction("article.assistant p"), "rtl");
