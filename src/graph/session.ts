@@ -71,9 +71,14 @@ export const bool = (value: boolean) => new Tensor("bool", Uint8Array.of(Number(
 
 export const int32 = (values: Int32Array, dims: readonly number[]) => new Tensor("int32", values, dims);
 
-/** A tensor of float16 values given as their bits, or of float32 values. */
-export const floats = (data: Float32Array | Uint16Array, dims: readonly number[]) =>
-  data instanceof Uint16Array ? new Tensor("float16", data, dims) : new Tensor("float32", data, dims);
+/**
+ * A tensor of float16 values given as their bits, or of float32 values. Where JavaScript has a Float16Array the runtime's own tensor turns
+ * the bits into one, of which its native side reads no byte (microsoft/onnxruntime#32323): so it is given the bits back.
+ */
+export function floats(data: Float32Array | Uint16Array, dims: readonly number[]): Tensor {
+  if (data instanceof Float32Array) return new Tensor("float32", data, dims);
+  return Object.defineProperty(new Tensor("float16", data, dims), "data", { value: data });
+}
 
 /** The values of a float tensor; float16 as bits, also where JavaScript has a Float16Array. */
 export function floats_of({ type, data }: Tensor): Float32Array | Uint16Array {
