@@ -1,4 +1,5 @@
 /** The package: what an application imports. */
+/// <reference types="node" preserve="true" />
 export {
   type Answering,
   type AnswerOptions,
@@ -10,6 +11,7 @@ export {
   type RoutingResult,
 } from "./assistant/assistant.js";
 export { RemoteAssistant } from "./assistant/remote.js";
+export { EMBEDDED_MODEL } from "./embedded.js";
 export * from "./engine/auto.js";
 export type * from "./engine/engine.js";
 export { BimedixError, type ErrorCode } from "./errors.js";

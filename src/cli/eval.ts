@@ -1,6 +1,7 @@
 /** The verbs eval, eval merge and compare. */
 import { existsSync } from "node:fs";
 import { rm } from "node:fs/promises";
+import { EMBEDDED_MODEL } from "../embedded.js";
 import { BimedixError } from "../errors.js";
 import { compare_runs, comparison_text } from "../eval/compare.js";
 import { contamination, corpus_files } from "../eval/contamination.js";
@@ -13,7 +14,7 @@ import { type EvalModel, type Run, type RunInfo, run_tasks, type Sample } from "
 import { tables, to_text } from "../eval/table.js";
 import { type Task, task_groups, tasks } from "../eval/tasks.js";
 import { parse_dtype } from "../model/convert.js";
-import { embedded_model, is_url, no_adapter, print_json, progress_bar } from "./common.js";
+import { is_url, no_adapter, print_json, progress_bar } from "./common.js";
 
 export interface EvalCommand {
   model?: string;
@@ -35,7 +36,7 @@ export interface EvalCommand {
 }
 
 export async function evaluate(options: EvalCommand): Promise<void> {
-  const { model: id = embedded_model, dtype, data, output } = options;
+  const { model: id = EMBEDDED_MODEL, dtype, data, output } = options;
   const shard = options.shard === undefined ? undefined : parse_shard(options.shard);
   whole("--num-fewshot", options.numFewshot, 0);
   whole("--shuffle-options", options.shuffleOptions, 0);
