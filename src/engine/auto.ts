@@ -118,13 +118,13 @@ export class AutoModelForCausalLM {
   }
 
   /**
-   * Prompts with their continuations, `[batch, length]`. What is not given comes from the model's generation_config.json.
+   * Prompts with their continuations, `[batch, length]`, at least one. What is not given comes from the model's generation_config.json.
    */
-  async generate(options: ModelGenerateOptions): Promise<number[][]> {
+  async generate(options: ModelGenerateOptions): Promise<[number[], ...number[][]]> {
     check_batch(options?.input_ids);
     const outputs = options.input_ids.map((ids) => [...ids]);
     for await (const { sequence, token_id } of this.stream(options)) outputs[sequence]!.push(token_id);
-    return outputs;
+    return outputs as [number[], ...number[][]];
   }
 
   /** The tokens of `generate` as they come. Leaving the loop ends the work. */

@@ -8,7 +8,6 @@ import { fileURLToPath } from "node:url";
 import { isMainThread, parentPort, type Transferable, Worker, workerData } from "node:worker_threads";
 import { aborted, BimedixError, type ErrorMessage, error_from_message, error_message } from "../errors.js";
 import { open_store, type StoreOptions } from "../model/store.js";
-import { worker_options } from "../threads.js";
 import { Channel } from "./channel.js";
 import type {
   Abort,
@@ -215,7 +214,9 @@ const ENGINE = "bimedix-engine";
 const thread_link: MakeLink = (on_replies, on_end) => {
   const worker = new Worker(new URL(import.meta.url), {
     workerData: ENGINE,
-    ...worker_options,
+    // Not this process's options: --input-type is about a text given with --eval and keeps a file from starting, and a module preloaded
+    // with --import may be the very one that loads this model.
+    execArgv: [],
     // What a token leaves behind is small. V8 would let a tenth of the embedded model's memory fill up before it looks.
     resourceLimits: { maxYoungGenerationSizeMb: 4 },
   });

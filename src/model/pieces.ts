@@ -6,7 +6,6 @@ import { type FileHandle, open } from "node:fs/promises";
 import { isMainThread, parentPort, Worker, workerData } from "node:worker_threads";
 import { type ErrorMessage, error_from_message, error_message } from "../errors.js";
 import { file_error } from "../files.js";
-import { worker_options } from "../threads.js";
 import { quantize_int8 } from "./int8.js";
 import { quantize_absmax, quantize_nf4 } from "./nf4.js";
 import { quantize } from "./quantize.js";
@@ -40,7 +39,7 @@ interface Job {
 
 /** One thread that takes one piece at a time. */
 export class PieceWorker {
-  private readonly worker = new Worker(new URL(import.meta.url), { workerData: WORKER, ...worker_options });
+  private readonly worker = new Worker(new URL(import.meta.url), { workerData: WORKER, execArgv: [] });
   private job: Job | undefined;
 
   constructor() {
