@@ -1,6 +1,6 @@
 /** `tokenizer.apply_chat_template`, with the options of transformers. */
 import { BimedixError } from "../errors.js";
-import { type ChatMessage, type RenderedChat, render_with_spans, type Span } from "./chat.js";
+import { type ChatMessage, type RenderedChat, render_with_answers, render_with_spans, type Span } from "./chat.js";
 import type { ChatTemplates } from "./template_files.js";
 
 export interface ApplyOptions {
@@ -59,6 +59,7 @@ export interface ChatTokenizer {
   readonly special_tokens_map: Readonly<Record<string, string>>;
   readonly model_max_length: number | null;
   readonly pad_token_id: number | null;
+  readonly all_special_tokens: readonly string[];
   encode_with_spans(text: string, outside: readonly Span[]): TokenSpans;
 }
 
@@ -86,10 +87,7 @@ export function apply_chat_template(
     render_with_spans(template, messages, {
       add_generation_prompt: options.add_generation_prompt ?? !options.continue_final_message,
       continue_final_message: options.continue_final_message,
-      tools: options.tools,
-      documents: options.documents,
-      special_tokens: tokenizer.special_tokens_map,
-      variables: options.chat_template_kwargs,
+      ...render_options(tokenizer, options),
     }),
   );
   const one = <T>(list: readonly T[]): T | readonly T[] => (batched ? list : list[0]!);
@@ -176,6 +174,34 @@ function finish(tokenizer: ChatTokenizer, rendered: readonly RenderedChat[], opt
     };
   });
 }
+
+/** @throws BimedixError bad_option, bad_template */
+export function encode_conversation(
+  tokenizer: ChatTokenizer,
+  messages: readonly ChatMessage[],
+  options: Pick<ApplyOptions, "chat_template" | "tools" | "documents" | "chat_template_kwargs">,
+): { input_ids: number[]; answer_of: number[] } {
+  const { special_tokens_map } = tokenizer;
+  const ends_turn = tokenizer.all_special_tokens.filter((token) => token !== special_tokens_map.bos_token);
+  const { text, outside, answers } = render_with_answers(
+    choose_template(tokenizer.chat_template, options),
+    messages,
+    { ...render_options(tokenizer, options), add_generation_prompt: false },
+    ends_turn,
+  );
+  const { ids, spans } = tokenizer.encode_with_spans(text, outside);
+  const answer_of = spans.map(
+    (token) => answers.find(({ start, end }) => token.start < end && token.end > start)?.message ?? -1,
+  );
+  return { input_ids: ids, answer_of };
+}
+
+const render_options = (tokenizer: ChatTokenizer, options: ApplyOptions) => ({
+  tools: options.tools,
+  documents: options.documents,
+  special_tokens: tokenizer.special_tokens_map,
+  variables: options.chat_template_kwargs,
+});
 
 /** 1 for every token that has a character in one of the stretches. */
 export function token_mask(tokens: readonly Span[], stretches: readonly Span[]): number[] {

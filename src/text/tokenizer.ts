@@ -6,6 +6,7 @@ import {
   type ChatBatch,
   type ChatEncoding,
   choose_template,
+  encode_conversation,
   type TokenSpans,
 } from "./apply_chat_template.js";
 import { Bpe, SPACE } from "./bpe.js";
@@ -189,6 +190,19 @@ class TokenizerMethods {
   /** The special tokens that the tokenizer's files name, as templates see them: `bos_token`, `eos_token`, `unk_token` … */
   get special_tokens_map(): Record<string, string> {
     return this.files.special_tokens;
+  }
+
+  /**
+   * A whole conversation for training, rendered once: its tokens, and for each the index of the message whose answer has a
+   * character in it, or -1. What an answer is, `render_with_answers` says.
+   *
+   * @throws BimedixError as apply_chat_template
+   */
+  encode_conversation(
+    messages: readonly ChatMessage[],
+    options: Pick<ApplyOptions, "chat_template" | "tools" | "documents" | "chat_template_kwargs"> = {},
+  ): { input_ids: number[]; answer_of: number[] } {
+    return encode_conversation(this, messages, options);
   }
 
   /**
