@@ -100,16 +100,23 @@ function address(proxy: URL): { uri: string; token?: string } {
   return { uri: origin, token: `Basic ${Buffer.from(credentials).toString("base64")}` };
 }
 
-/** Why a request found nobody, in words that a person can act on; the URL's own host says who was asked. */
-export function network_failure(error: unknown, url: string | URL): string {
+/**
+ * Why a request found nobody, in words that a person can act on; the URL's own host says who was asked. What `lasts` is a matter of
+ * set-up, and is the same at the next try.
+ */
+export function network_failure(error: unknown, url: string | URL): { why: string; lasts: boolean } {
   let deepest = error as Error & { code?: string };
   while (deepest.cause instanceof Error) deepest = deepest.cause as typeof deepest;
   const proxy = proxy_for(url);
   const through = proxy ? ` through the proxy ${proxy.host}` : "";
   const { code = "", message } = deepest;
-  if (/CERT|SELF_SIGNED|UNABLE_TO_(GET|VERIFY)|certificate/i.test(`${code} ${message}`))
-    return `${code || message}${through}: a certificate that is not known here; name its authority's file in NODE_EXTRA_CA_CERTS`;
-  if (/407|Proxy Authentication/i.test(message))
-    return `the proxy ${proxy?.host ?? ""} asks for a name and password: http://NAME:PASSWORD@HOST:PORT`;
-  return `${message || code || "no network"}${through}`;
+  if (/CERT|SELF_SIGNED|UNABLE_TO_(GET|VERIFY)|certificate/i.test(`${code} ${message}`)) {
+    const remedy = "a certificate that is not known here; name its authority's file in NODE_EXTRA_CA_CERTS";
+    return { why: `${code || message}${through}: ${remedy}`, lasts: true };
+  }
+  if (/407|Proxy Authentication/i.test(message)) {
+    const why = `the proxy ${proxy?.host ?? ""} asks for a name and password: http://NAME:PASSWORD@HOST:PORT`;
+    return { why, lasts: true };
+  }
+  return { why: `${message || code || "no network"}${through}`, lasts: false };
 }

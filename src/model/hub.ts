@@ -6,11 +6,11 @@ import { existsSync, statSync } from "node:fs";
 import { mkdir } from "node:fs/promises";
 import { join } from "node:path";
 import { BimedixError } from "../errors.js";
-import { cached_commit, is_whole, snapshot_of, write_ref } from "./hub/cache.js";
+import { cached_commit, cached_commits, is_whole, snapshot_of, write_ref } from "./hub/cache.js";
 import { commit_of, type Entry, HubError, list_files } from "./hub/client.js";
 import { fetch_file } from "./hub/download.js";
 import { is_offline } from "./hub/environment.js";
-import { check_space, readable, stopped } from "./hub/failure.js";
+import { type Cached, check_space, readable, stopped } from "./hub/failure.js";
 import { adapter_files, model_files, one_file, tokenizer_files, type Wanted } from "./hub/files.js";
 import { check_revision, parse_id, type Repository } from "./hub/ids.js";
 
@@ -95,8 +95,21 @@ async function resolve(repository: Repository, wanted: Wanted, options: HubOptio
     if (options.signal?.aborted) throw stopped(repository);
     const gone = error instanceof HubError && error.code === "RevisionNotFound";
     if (usable && !gone && !(error instanceof BimedixError && error.code === "bad_option")) return usable;
-    throw await readable(error, repository, lacking);
+    throw await readable(error, repository, await cached_state(repository, wanted, lacking));
   }
+}
+
+/** What an error can say of the cache. @param lacking what the wanted snapshot lacks, or null where there is none */
+async function cached_state(repository: Repository, wanted: Wanted, lacking: string[] | null): Promise<Cached> {
+  const others = lacking ? [] : await cached_commits(repository);
+  const found = await Promise.all(
+    others.map(async (commit) => ({ commit, lacking: await wanted.lacks(snapshot_of(repository, commit)) })),
+  );
+  // An interrupted first download has a snapshot, and no name for it yet.
+  return {
+    lacking: lacking ?? found.find((one) => one.lacking.length > 0)?.lacking ?? null,
+    commits: found.filter((one) => one.lacking.length === 0).map(({ commit }) => commit),
+  };
 }
 
 async function download(repository: Repository, wanted: Wanted, options: HubOptions, once: boolean): Promise<string> {

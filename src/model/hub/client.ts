@@ -89,8 +89,10 @@ export class Deadline {
     if (this.signal?.aborted) return aborted();
     if (error instanceof BimedixError || error instanceof HubError) return error;
     if (is_file_error(error)) return error;
-    const silent = `${new URL(url).host} said nothing for ${this.milliseconds / 1000} s`;
-    return new HubError(this.controller.signal.aborted ? silent : network_failure(error, url), 0);
+    if (this.controller.signal.aborted)
+      return new HubError(`${new URL(url).host} said nothing for ${this.milliseconds / 1000} s`, 0);
+    const { why, lasts } = network_failure(error, url);
+    return new HubError(why, lasts ? 400 : 0);
   }
 
   end(): void {

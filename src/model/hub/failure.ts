@@ -2,7 +2,7 @@
 import { mkdir, statfs } from "node:fs/promises";
 import { BimedixError } from "../../errors.js";
 import { file_error } from "../../files.js";
-import { cached_commits, is_whole, storage_of } from "./cache.js";
+import { is_whole, storage_of } from "./cache.js";
 import { type Entry, HubError, is_file_error } from "./client.js";
 import { blob_of, parts_of } from "./download.js";
 import { endpoint, token } from "./environment.js";
@@ -51,8 +51,14 @@ export const stopped = (repository: Repository) =>
     todo: "start it again, and it goes on where it was",
   });
 
-/** @param lacking what the cached snapshot lacks, or null where there is none */
-export async function readable(error: unknown, repository: Repository, lacking: string[] | null): Promise<Error> {
+export interface Cached {
+  /** What a snapshot lacks that is there in part, else null. */
+  lacking: string[] | null;
+  /** Commits that are there whole, under another name than was asked for. */
+  commits: string[];
+}
+
+export async function readable(error: unknown, repository: Repository, cached: Cached): Promise<Error> {
   if (error instanceof BimedixError) return error.code === "aborted" ? stopped(repository) : error;
   if (is_file_error(error)) {
     const storage = storage_of(repository);
@@ -62,7 +68,7 @@ export async function readable(error: unknown, repository: Repository, lacking: 
     return disk_full(repository, `needs more than the ${gigabytes(free ?? 0)} that are free`, error);
   }
   if (!(error instanceof HubError)) return error as Error;
-  return (await refused(error, repository)) ?? unreachable(error, repository, lacking);
+  return (await refused(error, repository)) ?? unreachable(error, repository, cached);
 }
 
 /** The hub was there and said no. */
@@ -112,27 +118,23 @@ async function refused(error: HubError, repository: Repository): Promise<Bimedix
   return null;
 }
 
-async function unreachable(error: HubError, repository: Repository, lacking: string[] | null): Promise<BimedixError> {
+function unreachable(error: HubError, repository: Repository, { lacking, commits }: Cached): BimedixError {
   const { type, name, revision } = repository;
-  const what = title(repository);
-  const commits = lacking ? [] : await cached_commits(repository);
-  const state = lacking
-    ? `is in the cache without ${lacking.slice(0, 4).join(", ")}${lacking.length > 4 ? ` and ${lacking.length - 4} more` : ""}`
-    : commits.length > 0
-      ? `is in the cache at ${commits.slice(0, 3).join(", ")} and not at ${revision}`
-      : `is not in the cache${type === "model" && !name.includes("/") ? ", there is no such directory here," : ""}`;
+  const [commit] = commits;
+  const state = commit
+    ? `is in the cache at ${commit} and not at ${revision},`
+    : lacking
+      ? `is in the cache without ${lacking.slice(0, 4).join(", ")}${lacking.length > 4 ? ` and ${lacking.length - 4} more` : ""},`
+      : `is not in the cache${type === "model" ? `, there is ${no_directory(name)},` : ""}`;
   const after = error.retry_after === null ? "" : `, and wants ${error.retry_after} s of patience`;
+  const elsewhere =
+    type === "model" ? "download it on another machine and pass its directory" : "give a folder with its files";
   return new BimedixError(
     "offline",
     {
-      given: `${what} ${state} and the hub cannot be reached (${error.message}${after})`,
+      given: `${title(repository)} ${state} and the hub cannot be reached (${error.message}${after})`,
       expected: "a connection to the hub",
-      todo:
-        commits.length > 0
-          ? `connect, or ask for ${name}@${commits[0]}`
-          : type === "model"
-            ? "connect, or download it on another machine and pass its directory; what has arrived is kept"
-            : "connect, or give a folder with its files",
+      todo: `connect${lacking ? " (what has arrived is kept)" : ""}, or ${commit ? `ask for ${name}@${commit}` : elsewhere}`,
     },
     error,
   );
