@@ -1,5 +1,6 @@
 /** Requests to an OpenAI-compatible server: JSON both ways, streams of events, and the models that it has. */
 import { aborted, BimedixError } from "../errors.js";
+import { http_fetch } from "../net.js";
 
 export interface HttpOptions {
   /** Sent as a bearer token; default: OPENAI_API_KEY. Never to another address than the server's own. */
@@ -107,7 +108,7 @@ async function respond(url: string, body: unknown, { api_key, signal }: HttpOpti
   for (let attempt = 1; ; attempt++) {
     let failure: BimedixError;
     try {
-      const response = await fetch(url, {
+      const response = await http_fetch(url, {
         method: body === null ? "GET" : "POST",
         headers: { "content-type": "application/json", ...(key ? { authorization: `Bearer ${key}` } : {}) },
         ...(body === null ? {} : { body: JSON.stringify(body) }),
