@@ -1,9 +1,9 @@
 /** `from_pretrained`, in the conventions of Transformers.js. */
-import { basename, join, resolve } from "node:path";
+import { basename, resolve } from "node:path";
 import { BimedixError } from "../errors.js";
-import { read_json } from "../files.js";
 import { type ModelConfig, read_config } from "../model/config.js";
 import { type Dtype, parse_dtype } from "../model/convert.js";
+import { read_generation_config } from "../model/generation_config.js";
 import { type HubOptions, resolve_adapter, resolve_model, resolve_tokenizer } from "../model/hub.js";
 import { fallback_template } from "../text/prompts.js";
 import { StopStrings } from "../text/stop.js";
@@ -219,16 +219,4 @@ function routing(logits: Float32Array, top_k: number): { experts: number[]; prob
   const total = weights.reduce((sum, weight) => sum + weight, 0);
   const order = [...weights.keys()].sort((a, b) => weights[b]! - weights[a]! || a - b);
   return { experts: order.slice(0, top_k), probabilities: weights.map((weight) => weight / total) };
-}
-
-async function read_generation_config(
-  dir: string,
-  config: ModelConfig,
-): Promise<Omit<ModelGenerateOptions, "input_ids">> {
-  const json = (await read_json(join(dir, "generation_config.json"), "bad_config", true)) ?? {};
-  const numbers = ["temperature", "top_k", "top_p", "min_p", "repetition_penalty", "max_new_tokens"] as const;
-  const found = numbers.filter((name) => typeof json[name] === "number").map((name) => [name, json[name] as number]);
-  const eos = [json.eos_token_id ?? config.eos_token_id].flat().filter((id): id is number => Number.isInteger(id));
-  const do_sample = json.do_sample === true ? { do_sample: true } : {};
-  return { top_k: 50, ...Object.fromEntries(found), eos_token_id: eos, ...do_sample };
 }
