@@ -12,6 +12,9 @@ export {
 export { RemoteAssistant } from "./assistant/remote.js";
 export * from "./engine/auto.js";
 export type * from "./engine/engine.js";
+export type { GenerationConfig, ModelGenerateOptions } from "./engine/generate.js";
+export type { ProgressInfo } from "./engine/pretrained_options.js";
+export { type Streamer, TextStreamer, type TextStreamerOptions } from "./engine/streamers.js";
 export { BimedixError, type ErrorCode } from "./errors.js";
 export { open_checkpoint } from "./model/checkpoint.js";
 export type { ModelConfig } from "./model/config.js";

@@ -4,7 +4,7 @@
  * that it writes, or asked of `/v1/mcqa` where the server is one of ours.
  */
 
-import type { SamplingOptions } from "../engine/engine.js";
+import { check_generation_options } from "../engine/generation_options.js";
 import {
   find_model,
   HttpError,
@@ -33,6 +33,18 @@ const only = {
   letter: { en: "Answer with the letter alone.", ar: "أجب بالحرف وحده." },
   word: { en: "Answer with one word: yes, no or maybe.", ar: "أجب بكلمة واحدة: نعم أو لا أو ربما." },
 } as const;
+
+/** Options that have the same name and meaning in the API of servers. */
+const understood = [
+  "top_p",
+  "top_k",
+  "min_p",
+  "repetition_penalty",
+  "frequency_penalty",
+  "presence_penalty",
+  "logit_bias",
+  "seed",
+];
 
 interface LoggedToken {
   token: string;
@@ -128,7 +140,7 @@ export class RemoteAssistant implements Answering {
     return { ...this.options, ...(signal ? { signal } : {}) };
   }
 
-  private body(options: AnswerOptions & SamplingOptions): Record<string, unknown> {
+  private body(options: AnswerOptions): Record<string, unknown> {
     if (options.adapter) {
       throw new BimedixError("bad_option", {
         given: `adapter ${JSON.stringify(options.adapter)} for a model on a server`,
@@ -137,25 +149,26 @@ export class RemoteAssistant implements Answering {
       });
     }
     const {
-      max_new_tokens: max_tokens,
-      do_sample,
-      temperature,
-      top_p,
-      top_k,
-      min_p,
-      repetition_penalty,
-      seed,
+      signal: _,
+      adapter: __,
       stop,
-    } = options;
+      stop_strings,
+      ...checked
+    } = check_generation_options(options) as AnswerOptions;
+    const { max_new_tokens: max_tokens, do_sample, temperature, ...rest } = checked;
+    const other = Object.keys(rest).find((name) => !understood.includes(name));
+    if (other !== undefined) {
+      throw new BimedixError("bad_option", {
+        given: `${other} for a model on a server`,
+        expected: `max_new_tokens, do_sample, temperature, stop, ${understood.join(", ")}`,
+        todo: "leave it out",
+      });
+    }
     const given = {
+      ...rest,
       max_tokens,
       temperature: do_sample === false ? 0 : temperature,
-      top_p,
-      top_k,
-      min_p,
-      repetition_penalty,
-      seed,
-      stop,
+      stop: stop ?? stop_strings,
     };
     const set = Object.entries(given).filter(([, value]) => value !== undefined);
     return { model: this.remote.id, ...Object.fromEntries(set) };

@@ -13,6 +13,7 @@ import type {
   ScoreOptions,
   ScoreRequest,
 } from "./engine.js";
+import { named_tokens } from "./processors.js";
 import { chain, type LocalOptions, Runner } from "./runner.js";
 import { check_sampling } from "./sampler.js";
 import { Scheduler, Sequence } from "./scheduler.js";
@@ -40,14 +41,9 @@ export class LocalEngine implements Engine {
   ): AsyncGenerator<GeneratedToken> {
     const { config } = this.runner;
     const { max_new_tokens = 256, eos_token_id = config.eos_token_id, signal } = options;
-    check_sampling(options);
-    if (!Number.isSafeInteger(max_new_tokens) || max_new_tokens < 1) {
-      throw new BimedixError("bad_option", {
-        given: `max_new_tokens ${max_new_tokens}`,
-        expected: "an integer from 1",
-        todo: "change it",
-      });
-    }
+    const { signal: _, ...checked } = options;
+    check_sampling(checked);
+    this.check_tokens(named_tokens(options));
     for (const prompt of prompts) this.check_prompt(prompt, 1);
     this.check_loaded();
     const cache = this.runner.cache("generation", options.adapter);
@@ -191,7 +187,7 @@ export class LocalEngine implements Engine {
   }
 
   private check_prompt(tokens: readonly number[], room: number): void {
-    const { vocab_size, max_position_embeddings } = this.runner.config;
+    const { max_position_embeddings } = this.runner.config;
     if (tokens.length === 0) {
       throw new BimedixError("empty_prompt", {
         given: "a prompt without tokens",
@@ -206,6 +202,11 @@ export class LocalEngine implements Engine {
         todo: "shorten it",
       });
     }
+    this.check_tokens(tokens);
+  }
+
+  private check_tokens(tokens: readonly number[]): void {
+    const { vocab_size } = this.runner.config;
     const wrong = tokens.find((token) => !Number.isInteger(token) || token < 0 || token >= vocab_size);
     if (wrong !== undefined) {
       throw new BimedixError("token_out_of_range", {
