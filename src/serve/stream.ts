@@ -17,6 +17,8 @@ interface Ends {
   failed: (error: unknown) => string;
   /** Called once: all was sent, or the client left. */
   done: (outcome: "completed" | "failed" | "aborted") => void;
+  /** Seconds of silence before a comment. Default HEARTBEAT. */
+  heartbeat?: number;
 }
 
 /**
@@ -26,7 +28,7 @@ interface Ends {
 export function event_stream(
   events: AsyncGenerator<unknown>,
   begun: Promise<IteratorResult<unknown>> | null,
-  { failed, done }: Ends,
+  { failed, done, heartbeat = HEARTBEAT }: Ends,
 ): ReadableStream<Uint8Array> {
   const encoder = new TextEncoder();
   let next = begun;
@@ -36,7 +38,7 @@ export function event_stream(
       let outcome: "completed" | "failed" = "completed";
       try {
         next ??= events.next();
-        const result = await within(next, HEARTBEAT);
+        const result = await within(next, heartbeat);
         if (result === null) return send(": waiting");
         next = null;
         if (!result.done) return send(`data: ${JSON.stringify(result.value)}`);
