@@ -8,6 +8,7 @@ import { RemoteEngine, type RemoteOptions } from "../engine/remote.js";
 import { file_error } from "../files.js";
 import { expected_tensors } from "../model/checkpoint.js";
 import { read_config } from "../model/config.js";
+import type { Dtype } from "../model/convert.js";
 import { resolve_adapter, resolve_model } from "../model/hub.js";
 import type { EvalModel } from "./run.js";
 
@@ -24,7 +25,7 @@ const FLOAT32_PARAMETERS = 1e9;
  */
 export async function local_model(
   id_or_dir: string,
-  options: Omit<PretrainedOptions, "adapter"> & { adapter?: string } = {},
+  options: Omit<PretrainedOptions, "adapter" | "dtype"> & { adapter?: string; dtype?: Dtype } = {},
 ): Promise<EvalModel & { dispose: () => Promise<void> }> {
   const { on_progress, signal, revision, accuracy_level = 4, adapter } = options;
   const dir = await resolve_model(id_or_dir, {
