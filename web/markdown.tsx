@@ -151,7 +151,11 @@ function span(token: Tokens.Generic, depth: number): ComponentChildren {
     case "escape":
       return token.text;
     case "checkbox":
-      return <input type="checkbox" disabled checked={token.checked} aria-label={token.label} />;
+      return (
+        <>
+          <input type="checkbox" disabled checked={token.checked} aria-label={token.label} />{" "}
+        </>
+      );
     case "html":
       // The one tag that tables cannot do without; all others are shown as they were written.
       return /^<br\s*\/?>$/i.test(token.raw) ? <br /> : token.raw;

@@ -76,7 +76,6 @@ function NumberField({ name, label, settings, texts }: NumberFieldProps): JSX.El
         <input
           inputMode={whole ? "numeric" : "decimal"}
           autocomplete="off"
-          dir="auto"
           value={written ?? String(used)}
           aria-invalid={refused}
           aria-describedby={refused ? `${name}-refused` : undefined}

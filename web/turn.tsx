@@ -30,6 +30,18 @@ export function Turn({ message, texts, digits, busy, writing, on_edit, on_retry 
   }, [editing]);
 
   const { role, content, problem, left_out } = message;
+  const action =
+    role === "user" ? (
+      <button type="button" class="quiet" ref={edit} onClick={() => set_edited(content)}>
+        {texts.edit}
+      </button>
+    ) : (
+      on_retry && (
+        <button type="button" class="quiet" onClick={on_retry}>
+          {texts.retry}
+        </button>
+      )
+    );
   return (
     <article class={role} data-digits={digits} aria-label={role === "user" ? texts.you : texts.assistant}>
       {editing ? (
@@ -70,20 +82,7 @@ export function Turn({ message, texts, digits, busy, writing, on_edit, on_retry 
           )}
           {writing && <span class="cursor" aria-hidden="true" />}
           {problem && !writing && <ProblemView problem={problem} texts={texts} />}
-          {!busy && (
-            <div class="actions">
-              {role === "user" && (
-                <button type="button" class="quiet" ref={edit} onClick={() => set_edited(content)}>
-                  {texts.edit}
-                </button>
-              )}
-              {role === "assistant" && on_retry && (
-                <button type="button" class="quiet" onClick={on_retry}>
-                  {texts.retry}
-                </button>
-              )}
-            </div>
-          )}
+          {action && (busy ? <div class="room" /> : <div class="actions">{action}</div>)}
         </>
       )}
     </article>
