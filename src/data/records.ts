@@ -113,6 +113,8 @@ const utf8 = new TextDecoder("utf-8", { fatal: true });
 function utf8_lines(bytes: Uint8Array): (string | null)[] {
   try {
     const text = utf8.decode(bytes.at(-1) === 13 ? bytes.subarray(0, -1) : bytes);
+    // UTF-16 without its mark.
+    if (bytes.includes(0)) return [null];
     return text.includes("\r") ? text.split("\r") : [text];
   } catch {
     return [null];
@@ -148,9 +150,9 @@ async function whole(file: string): Promise<Uint8Array> {
 
 async function whole_text(file: string): Promise<string> {
   const bytes = await whole(file);
-  const decoder = utf16_decoder(bytes) ?? utf8;
+  const utf16 = utf16_decoder(bytes);
   try {
-    return decoder.decode(bytes);
+    if (utf16 || !bytes.includes(0)) return (utf16 ?? utf8).decode(bytes);
   } catch (error) {
     // A text of V8 has at most 512 MB.
     if (!(error instanceof TypeError) || !/encoded data/i.test(error.message))

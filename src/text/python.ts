@@ -30,10 +30,9 @@ export function splitlines(text: string): string[] {
 
 /** The integer that a text of decimal digits of any script means (`int("١٢")` is 12), or null. */
 export function digits_value(text: string): number | null {
+  if (!/^\p{Nd}{1,9}$/u.test(text)) return null;
   // Compatibility forms (mathematical digits lie side by side) become ASCII; of the rest each script has ten in a row.
-  const plain = text.normalize("NFKC");
-  if (!/^\p{Nd}{1,9}$/u.test(plain)) return null;
-  return [...plain].reduce((value, digit) => value * 10 + digit_value(digit.codePointAt(0)!), 0);
+  return [...text.normalize("NFKC")].reduce((value, digit) => value * 10 + digit_value(digit.codePointAt(0)!), 0);
 }
 
 function digit_value(point: number): number {

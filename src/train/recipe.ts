@@ -19,7 +19,7 @@ const source = z.strictObject({
   type: z
     .enum(["chat", "instruction", "prompt_completion", "mcqa"])
     .describe(
-      "chat: {messages} or {conversations}; instruction: {instruction, input?, output}; mcqa: {question, options, answer}; docs/data.md",
+      "chat: {messages} or {conversations}; instruction: {instruction, output}; mcqa: {question, options, answer}; see docs/data.md",
     ),
 });
 const dataset = source.extend({ repeat: count().default(1).describe("how often an epoch holds it") });

@@ -72,7 +72,7 @@ describe("data", () => {
 س`,
         "utf16le",
       ),
-      /line 2: bytes that are not UTF-8/,
+      /line 1: bytes that are not UTF-8/,
     ],
   ];
   for (const [what, text, message] of bad)
