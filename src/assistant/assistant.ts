@@ -11,7 +11,7 @@ import {
 import type { AdapterOption } from "../engine/engine.js";
 import { BimedixError } from "../errors.js";
 import { type Language, language_of } from "../text/arabic.js";
-import type { ChatMessage } from "../text/chat.js";
+import { type ChatMessage, plain_messages } from "../text/chat.js";
 import { context_prompt, mcqa_prompt, option_letters_of, question_words } from "../text/questions.js";
 import { StopStrings } from "../text/stop.js";
 import { StreamingDecoder, type Tokenizer } from "../text/tokenizer.js";
@@ -102,7 +102,7 @@ export class Assistant implements Answering {
 
   /** The answer to a conversation, piece by piece. */
   async *chat(messages: readonly ChatMessage[], options: AnswerOptions = {}): AsyncGenerator<string> {
-    yield* this.continue(this.tokenizer.apply_chat_template(messages), options);
+    yield* this.continue(this.tokenizer.apply_chat_template(plain_messages(messages)), options);
   }
 
   /** The continuation of a raw prompt, piece by piece; `<s>` is added in front. */
@@ -114,7 +114,8 @@ export class Assistant implements Answering {
   overflow(messages: readonly ChatMessage[], room: number): number {
     const limit = this.model.config.max_position_embeddings - room;
     let dropped = 0;
-    while (messages.length - dropped > 1 && this.tokenizer.apply_chat_template(messages.slice(dropped)).length > limit)
+    const plain = plain_messages(messages);
+    while (plain.length - dropped > 1 && this.tokenizer.apply_chat_template(plain.slice(dropped)).length > limit)
       dropped += 2;
     return dropped;
   }

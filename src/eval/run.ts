@@ -239,7 +239,7 @@ async function plan(model: EvalModel, options: EvalOptions): Promise<{ batches: 
     num_fewshot,
     limit: limit ?? null,
     add_bos,
-    chat_template: chat?.chat_template ?? null,
+    chat_template: chat?.get_chat_template() ?? null,
     max_length,
     shuffle_options,
     tokenizer: special_tokens(tokenizer),

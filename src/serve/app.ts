@@ -3,6 +3,7 @@ import { randomUUID } from "node:crypto";
 import type { HttpBindings } from "@hono/node-server";
 import { type Context, Hono } from "hono";
 import { RemoteAssistant } from "../assistant/remote.js";
+import { plain_messages } from "../text/chat.js";
 import { ApiError, to_api_error } from "./api_error.js";
 import { type Answer, chat_answer, completion_answer, forwarded_answer } from "./completions.js";
 import type { Log } from "./log.js";
@@ -206,7 +207,7 @@ export function create_app(options: AppOptions): Hono<Env> {
     const { model, prompt, messages, add_special_tokens } = parse(tokenize_schema, await body(c));
     const { tokenizer, model: loaded } = service.find_local(model).assistant;
     const tokens = messages
-      ? tokenizer.apply_chat_template(messages)
+      ? tokenizer.apply_chat_template(plain_messages(messages))
       : tokenizer.encode(prompt!, add_special_tokens === undefined ? {} : { add_special_tokens });
     return c.json({ tokens, count: tokens.length, max_model_len: loaded.config.max_position_embeddings });
   });

@@ -5,6 +5,7 @@ import type { Assistant } from "../assistant/assistant.js";
 import type { RemoteAssistant } from "../assistant/remote.js";
 import type { GenerateOptions, Score, TokenLogprob } from "../engine/engine.js";
 import { asked_sampling } from "../engine/sampler.js";
+import { plain_messages } from "../text/chat.js";
 import { StopStrings } from "../text/stop.js";
 import { StreamingDecoder, type Tokenizer } from "../text/tokenizer.js";
 import { ApiError } from "./api_error.js";
@@ -98,7 +99,7 @@ export function forwarded_answer(
 
 export function chat_answer(request: ChatRequest, served: Served, signal: AbortSignal): Answer {
   const { tokenizer } = served.assistant;
-  const input_ids = tokenizer.apply_chat_template(request.messages);
+  const input_ids = tokenizer.apply_chat_template(plain_messages(request.messages));
   const max_new_tokens = request.max_completion_tokens ?? request.max_tokens;
   const top_logprobs = request.logprobs ? (request.top_logprobs ?? 0) : undefined;
   const logprobs = (tokens: readonly LoggedToken[]) =>
