@@ -20,6 +20,8 @@ const SAME: Readonly<Record<string, string>> = {
 const ALWAYS = new Set(["--log_samples", "-s"]);
 
 const REFUSED: Readonly<Record<string, string>> = {
+  "--config": "give its keys as flags",
+  "-C": "give its keys as flags",
   "--batch_size": "leave it out: no batch changes a score here, and memory does not grow with it",
   "-b": "leave it out: no batch changes a score here, and memory does not grow with it",
   "--max_batch_size": "leave it out: no batch changes a score here",
