@@ -116,17 +116,6 @@ const CLEANUP: readonly (readonly [string, string])[] = [
 export const cleanup = (text: string, rules = CLEANUP): string =>
   rules.reduce((done, [from, to]) => done.replaceAll(from, to), text);
 
-/** What transformers does to the whole text of a model that is not BPE: all of these but one. */
-export const clean_up_tokenization: Decoder = {
-  ...by_token((text) =>
-    cleanup(
-      text,
-      CLEANUP.filter(([from]) => from !== " do not"),
-    ),
-  ),
-  alone: (token) => token,
-};
-
 function ctc(part: Component): Decoder {
   const [pad, delimiter, clean] = [part.text("pad_token"), part.text("word_delimiter_token"), part.flag("cleanup")];
   const change = (token: string): string => {
@@ -162,15 +151,29 @@ function bpe(part: Component): Decoder {
   return { start, alone: (token) => token.replaceAll(suffix, " ") };
 }
 
+const same = by_token((token) => token);
+const FUSE: Decoder = { ...same, fuses: true, in_parts: same.start };
+
+/** What transformers does to the whole text of a model that is not BPE: all of these but one. */
+export const clean_up_tokenization: readonly Decoder[] = [
+  FUSE,
+  {
+    ...by_token((text) =>
+      cleanup(
+        text,
+        CLEANUP.filter(([from]) => from !== " do not"),
+      ),
+    ),
+    alone: same.alone,
+  },
+];
+
 const DECODERS: Table<Decoder[]> = {
   BPEDecoder: (part) => [bpe(part)],
   ByteFallback: () => [{ start: byte_fallback, alone: (token) => bytes_or_text(token) }],
   ByteLevel: () => [{ start: byte_level, alone: byte_level_bytes, fuses: true }],
   CTC: (part) => [ctc(part)],
-  Fuse: () => {
-    const fuse = by_token((token) => token);
-    return [{ ...fuse, fuses: true, in_parts: fuse.start }];
-  },
+  Fuse: () => [FUSE],
   Metaspace: (part) => {
     const [space, prefix] = [part.text("replacement"), prepend_scheme(part) !== "never"];
     return [by_place((token, first) => token.replaceAll(space, first && prefix ? "" : " "))];

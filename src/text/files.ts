@@ -94,7 +94,7 @@ export async function read_tokenizer(dir: string): Promise<TokenizerFiles> {
     pre_tokenize: base.pre_tokenize,
     model: base.vocabulary.model(blocked),
     post_processor: base.post_processor ?? from_flags({ ...base.settings, ...config }, special),
-    decoders: [...base.decoders, ...(cleans_up(base.vocabulary, config) ? [clean_up_tokenization] : [])],
+    decoders: [...base.decoders, ...(cleans_up(base.vocabulary, config) ? clean_up_tokenization : [])],
     named,
     extra_special_tokens: extra,
     model_max_length: typeof length === "number" && length < 1e9 ? length : null,
