@@ -1,6 +1,7 @@
 /** `tokenizer.apply_chat_template`, with the options of transformers. */
 import { BimedixError } from "../errors.js";
-import { type ChatMessage, type RenderedChat, render_with_answers, render_with_spans, type Span } from "./chat.js";
+import { type ChatMessage, type RenderedChat, render_with_answers, render_with_spans } from "./chat.js";
+import type { Span } from "./spans.js";
 import type { ChatTemplates } from "./template_files.js";
 
 export interface ApplyOptions {
@@ -66,7 +67,8 @@ export interface ChatTokenizer {
   readonly special_tokens_map: Readonly<Record<string, string>>;
   readonly model_max_length: number | null;
   readonly pad_token_id: number | null;
-  readonly all_special_tokens: readonly string[];
+  readonly padding_side: "left" | "right";
+  readonly control_tokens: readonly string[];
   encode_with_spans(text: string, outside: readonly Span[]): TokenSpans;
 }
 
@@ -173,11 +175,14 @@ function finish(tokenizer: ChatTokenizer, rendered: readonly RenderedChat[], opt
   if (rows.every(({ input_ids }) => input_ids.length >= width)) return rows;
   const pad = tokenizer.pad_token_id ?? bad("padding", "a tokenizer with a pad token", "leave padding out");
   return rows.map((row) => {
-    const more = Array.from({ length: Math.max(0, width - row.input_ids.length) }, () => 0);
+    const place = (values: readonly number[], fill: number): number[] => {
+      const more = Array<number>(Math.max(0, width - values.length)).fill(fill);
+      return tokenizer.padding_side === "left" ? [...more, ...values] : [...values, ...more];
+    };
     return {
-      input_ids: [...more.map(() => pad), ...row.input_ids],
-      attention_mask: [...more, ...row.attention_mask],
-      assistant_masks: [...more, ...row.assistant_masks],
+      input_ids: place(row.input_ids, pad),
+      attention_mask: place(row.attention_mask, 0),
+      assistant_masks: place(row.assistant_masks, 0),
     };
   });
 }
@@ -189,7 +194,7 @@ export function encode_conversation(
   { answers: wanted, ...options }: ConversationOptions,
 ): { input_ids: number[]; answer_of: number[] } {
   const { special_tokens_map } = tokenizer;
-  const ends_turn = tokenizer.all_special_tokens.filter((token) => token !== special_tokens_map.bos_token);
+  const ends_turn = tokenizer.control_tokens.filter((token) => token !== special_tokens_map.bos_token);
   const { text, outside, answers } = render_with_answers(
     choose_template(tokenizer.chat_template, options),
     messages,
