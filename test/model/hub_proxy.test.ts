@@ -12,6 +12,7 @@ import { after, before, beforeEach, describe, test } from "node:test";
 import { pathToFileURL } from "node:url";
 import { find_model } from "../../src/engine/http.js";
 import { resolve_tokenizer } from "../../src/model/hub.js";
+import { http_fetch, network_failure } from "../../src/net.js";
 import { rejects, root } from "../fixtures.js";
 import { FakeHub } from "./fake_hub.js";
 
@@ -24,6 +25,8 @@ describe("proxies", () => {
   /** What the proxy was asked for, with the name and password that came along. */
   let asked: string[];
   let demands: string | null;
+  /** Instead of a tunnel. */
+  let tunnel: string;
   let proxy: Server;
   let secure: Server;
   const sockets = new Set<Socket>();
@@ -48,6 +51,7 @@ describe("proxies", () => {
     });
     proxy.on("connect", (request, socket: Socket) => {
       asked.push(`CONNECT ${request.url} ${request.headers["proxy-authorization"] ?? ""}`.trim());
+      if (tunnel) return tunnel === "closes" ? socket.destroy() : socket.end(tunnel);
       if (demands && request.headers["proxy-authorization"] !== demands) return socket.end("HTTP/1.1 407 no\r\n\r\n");
       const target = connect(port_of(secure), "127.0.0.1", () => {
         socket.write("HTTP/1.1 200 yes\r\n\r\n");
@@ -73,6 +77,7 @@ describe("proxies", () => {
     hub.reset(files);
     asked = [];
     demands = null;
+    tunnel = "";
   });
 
   test("a plain request is forwarded, with the name and password of the proxy's URL", async () => {
@@ -118,6 +123,21 @@ describe("proxies", () => {
     await once(child, "close");
     return text;
   }
+
+  test("a proxy that makes no tunnel is asked once, and named", async () => {
+    process.env.https_proxy = `http://127.0.0.1:${port_of(proxy)}`;
+    for (const answer of ["closes", "HTTP/1.1 407 no\r\n\r\n", "HTTP/1.1 502 no\r\n\r\n"]) {
+      asked = [];
+      tunnel = answer;
+      await assert.rejects(http_fetch("https://hub.test/"), (error) => {
+        const { why, lasts } = network_failure(error, "https://hub.test/");
+        assert.match(why, new RegExp(`proxy 127.0.0.1:${port_of(proxy)}`));
+        assert.equal(lasts, answer.includes("407"));
+        return true;
+      });
+      assert.deepEqual(asked, ["CONNECT hub.test:443"]);
+    }
+  });
 
   test("https is tunnelled; a certificate that is not known is named with its remedy, and known it works", async () => {
     process.env.HF_ENDPOINT = "https://hub.test";
