@@ -143,8 +143,8 @@ describe("proxies", () => {
     process.env.HF_ENDPOINT = "https://hub.test";
     process.env.HTTPS_PROXY = `http://ward:secret@127.0.0.1:${port_of(proxy)}`;
     demands = `Basic ${Buffer.from("ward:secret").toString("base64")}`;
-    const [unknown, known] = await Promise.all([download({}), download({ NODE_EXTRA_CA_CERTS: tls("cert.pem") })]);
-    assert.match(unknown, /DEPTH_ZERO_SELF_SIGNED_CERT.*NODE_EXTRA_CA_CERTS/);
+    const [unknown, known] = await Promise.all([download({}), download({ NODE_EXTRA_CA_CERTS: tls("authority.pem") })]);
+    assert.match(unknown, /UNABLE_TO_VERIFY_LEAF_SIGNATURE.*NODE_EXTRA_CA_CERTS/);
     assert.equal(known, "done\n");
     assert.deepEqual(new Set(asked), new Set([`CONNECT hub.test:443 ${demands}`]));
     assert.ok(hub.log.some(({ path }) => path.endsWith("/tokenizer.json")));
