@@ -5,9 +5,10 @@
 import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { BimedixError } from "../errors.js";
-import { read_json, read_text } from "../files.js";
+import { read_json } from "../files.js";
 import { as_float, as_text, fields } from "../protobuf.js";
 import type { BpeModel } from "./bpe.js";
+import { type ChatTemplates, read_templates } from "./template_files.js";
 
 export interface TokenizerFiles extends BpeModel {
   /** Where a text gets a space in front: before every run between control tokens, before the first only, or never. */
@@ -19,7 +20,9 @@ export interface TokenizerFiles extends BpeModel {
   add_eos_token: boolean;
   /** null where the file has none, or a number that stands for none. */
   model_max_length: number | null;
-  chat_template: string | null;
+  chat_template: ChatTemplates;
+  /** By the names that templates know them by; without those that there are not. */
+  special_tokens: Record<string, string>;
 }
 
 type Json = Record<string, unknown>;
@@ -51,21 +54,22 @@ export async function read_tokenizer(dir: string): Promise<TokenizerFiles> {
     add_bos_token: config.add_bos_token !== false,
     add_eos_token: config.add_eos_token === true,
     model_max_length: typeof length === "number" && length < 1e9 ? length : null,
-    chat_template: await read_template(dir, config.chat_template),
+    chat_template: await read_templates(dir, config.chat_template),
+    special_tokens: special_tokens_of(special),
   };
 }
 
-// A separate file wins; a list of named templates has one for chats under "default".
-async function read_template(dir: string, configured: unknown): Promise<string | null> {
-  const separate = await read_text(join(dir, "chat_template.jinja"), "a template").catch((error: unknown) => {
-    if (error instanceof BimedixError && error.code === "file_not_found") return null;
-    throw error;
-  });
-  if (separate !== null) return separate;
-  if (typeof configured === "string") return configured;
-  if (!Array.isArray(configured)) return null;
-  const named = (configured as Json[]).find(({ name }) => name === "default")?.template;
-  return typeof named === "string" ? named : null;
+const SPECIAL = ["bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token"];
+
+/** Llama's classes, which Mixtral's tokenizer is of, have three by themselves. */
+function special_tokens_of(configured: Json): Record<string, string> {
+  const content = (value: unknown) => (typeof value === "object" ? (value as Json | null)?.content : value);
+  const all = { bos_token: "<s>", eos_token: "</s>", unk_token: "<unk>", ...configured } as Json;
+  return Object.fromEntries(
+    SPECIAL.map((name) => [name, content(all[name])]).filter(
+      (pair): pair is [string, string] => typeof pair[1] === "string",
+    ),
+  );
 }
 
 const bad = (file: string, given: string, expected: string): never => {

@@ -1,8 +1,19 @@
 /** The tokenizer of a model directory, in Hugging Face's conventions. */
 import { BimedixError } from "../errors.js";
+import {
+  type ApplyOptions,
+  apply_chat_template,
+  type ChatBatch,
+  type ChatEncoding,
+  type ConversationOptions,
+  choose_template,
+  encode_conversation,
+  type TokenSpans,
+} from "./apply_chat_template.js";
 import { Bpe, SPACE } from "./bpe.js";
-import { break_control_strings, type ChatMessage, render_chat } from "./chat.js";
+import type { ChatMessage, Span } from "./chat.js";
 import { read_tokenizer, type TokenizerFiles } from "./files.js";
+import type { ChatTemplates } from "./template_files.js";
 
 export interface EncodeOptions {
   /** Add `<s>` (and `</s>`) where the model's configuration says so. Default true. */
@@ -17,15 +28,6 @@ export interface EncodeOptions {
 export interface DecodeOptions {
   /** Leave out `<s>`, `</s>` and other control tokens. Default false. */
   skip_special_tokens?: boolean;
-}
-
-export interface ChatTemplateOptions {
-  /** Return ids (default true) or the rendered text. */
-  tokenize?: boolean;
-  /** Default true: end where the assistant's answer begins. */
-  add_generation_prompt?: boolean;
-  /** A Jinja template instead of the model's own. Only from a trusted place: templates are programs. */
-  chat_template?: string;
 }
 
 export interface Encoded {
@@ -61,8 +63,8 @@ class TokenizerMethods {
   readonly pad_token_id: number | null;
   readonly unk_token_id: number;
   readonly model_max_length: number | null;
-  /** The Jinja template of the model's directory; null when it has none. */
-  chat_template: string | null;
+  /** The Jinja template of the model's directory, or several by name; null when it has none. */
+  chat_template: ChatTemplates;
   readonly all_special_ids: readonly number[];
   readonly all_special_tokens: readonly string[];
   private readonly bpe: Bpe;
@@ -156,34 +158,92 @@ class TokenizerMethods {
   }
 
   /**
-   * The prompt of a conversation through the model's template. Control strings in the contents stay text: a marker breaks them
-   * before rendering and is taken out after control strings were looked for. What a template itself writes as text, such as
-   * Mixtral's `[INST]`, has no control token in that model's vocabulary, so a user's `[INST]` is the same text there.
+   * The prompt of a conversation, or of several, through the model's template: ids, or with `tokenize: false` text, or with
+   * `return_dict` an encoding. What users typed stays text, also where it spells a control token.
    *
-   * @throws BimedixError bad_template when there is no template or it refuses the messages
+   * @throws BimedixError bad_option for options and messages that are not supported; bad_template when there is no template or it
+   *   refuses the messages
    */
-  apply_chat_template(messages: readonly ChatMessage[], options?: ChatTemplateOptions & { tokenize?: true }): number[];
-  apply_chat_template(messages: readonly ChatMessage[], options: ChatTemplateOptions & { tokenize: false }): string;
-  apply_chat_template(messages: readonly ChatMessage[], options: ChatTemplateOptions = {}): number[] | string {
-    const { tokenize = true, add_generation_prompt = true, chat_template = this.chat_template } = options;
-    if (chat_template === null) {
-      throw new BimedixError("bad_template", {
-        given: "a model without a chat template",
-        expected: "chat_template.jinja",
-        todo: "pass chat_template, or use a raw prompt",
-      });
-    }
-    const { broken, mend } = break_control_strings(messages, this.all_special_tokens);
-    const token = (id: number | null) => (id === null ? "" : this.files.pieces[id]!);
-    const context = { bos_token: token(this.bos_token_id), eos_token: token(this.eos_token_id), add_generation_prompt };
-    const text = render_chat(chat_template, tokenize ? broken : messages, context);
-    if (!tokenize) return text;
+  apply_chat_template(
+    messages: readonly ChatMessage[],
+    options?: ApplyOptions & { tokenize?: true; return_dict?: false },
+  ): number[];
+  apply_chat_template(messages: readonly ChatMessage[], options: ApplyOptions & { tokenize: false }): string;
+  apply_chat_template(messages: readonly ChatMessage[], options: ApplyOptions & { return_dict: true }): ChatEncoding;
+  apply_chat_template(
+    batch: readonly ChatMessage[][],
+    options?: ApplyOptions & { tokenize?: true; return_dict?: false },
+  ): number[][];
+  apply_chat_template(batch: readonly ChatMessage[][], options: ApplyOptions & { tokenize: false }): string[];
+  apply_chat_template(batch: readonly ChatMessage[][], options: ApplyOptions & { return_dict: true }): ChatBatch;
+  apply_chat_template(
+    conversation: readonly ChatMessage[] | readonly ChatMessage[][],
+    options: ApplyOptions = {},
+  ): number[] | number[][] | string | string[] | ChatEncoding | ChatBatch {
+    return apply_chat_template(this, conversation, options);
+  }
+
+  /** The template that `apply_chat_template` would take. @throws BimedixError bad_template when there is none */
+  get_chat_template(options: Pick<ApplyOptions, "chat_template" | "tools"> = {}): string {
+    return choose_template(this.chat_template, options);
+  }
+
+  /** The special tokens that the tokenizer's files name, as templates see them: `bos_token`, `eos_token`, `unk_token` … */
+  get special_tokens_map(): Record<string, string> {
+    return this.files.special_tokens;
+  }
+
+  /**
+   * A whole conversation for training, rendered once: its tokens, and for each the index of the message whose answer has a
+   * character in it, or -1. What an answer is, `render_with_answers` says.
+   *
+   * @throws BimedixError as apply_chat_template
+   */
+  encode_conversation(
+    messages: readonly ChatMessage[],
+    options: ConversationOptions = {},
+  ): { input_ids: number[]; answer_of: number[] } {
+    return encode_conversation(this, messages, options);
+  }
+
+  /**
+   * The tokens of a text in which control strings count, except where a part of one stands in `outside`; `spans` are the
+   * characters that each token stands for, in UTF-16 units. `<s>` is not added.
+   */
+  encode_with_spans(text: string, outside: readonly Span[] = []): TokenSpans {
     const ids: number[] = [];
-    for (const [i, run] of (this.control ? text.split(this.control) : [text]).entries()) {
-      if (i % 2 === 1) ids.push(this.ids.get(run)!);
-      else if (run !== "") for (const id of this.bpe.encode(this.spaced(mend(run), i === 0))) ids.push(id);
+    const spans: Span[] = [];
+    let at = 0;
+    const plain = (end: number): void => {
+      if (at === end) return;
+      const run = text.slice(at, end);
+      const spaced = this.spaced(run, at === 0);
+      let missing = spaced.length - run.length;
+      let [from, bytes] = [at, 0];
+      for (const id of this.bpe.encode(spaced)) {
+        bytes += this.id_to_bytes(id).length - missing;
+        missing = 0;
+        let to = from;
+        while (to < end && bytes > 0) {
+          const code = text.codePointAt(to)!;
+          const width = code > 0xffff ? 4 : code > 0x7ff ? 3 : code > 0x7f ? 2 : 1;
+          if (bytes < width) break;
+          bytes -= width;
+          to += code > 0xffff ? 2 : 1;
+        }
+        ids.push(id);
+        spans.push({ start: from, end: bytes > 0 ? to + 1 : to });
+        from = to;
+      }
+    };
+    for (const { start, end } of control_strings(text, this.control, outside)) {
+      plain(start);
+      ids.push(this.ids.get(text.slice(start, end))!);
+      spans.push({ start, end });
+      at = end;
     }
-    return ids;
+    plain(text.length);
+    return { ids, spans };
   }
 
   private spaced(text: string, first: boolean): string {
@@ -200,6 +260,21 @@ class TokenizerMethods {
       todo: "use the ids of this tokenizer",
     });
   }
+}
+
+/** Where control strings stand in a text, without those that touch what came from outside. */
+function control_strings(text: string, control: RegExp | null, outside: readonly Span[]): Span[] {
+  if (!control) return [];
+  const found: Span[] = [];
+  const pattern = new RegExp(control.source, "g");
+  let next = 0;
+  for (let match = pattern.exec(text); match; match = pattern.exec(text)) {
+    const [start, end] = [match.index, match.index + match[0].length];
+    while (next < outside.length && outside[next]!.end <= start) next++;
+    if (next < outside.length && outside[next]!.start < end) pattern.lastIndex = start + 1;
+    else found.push({ start, end });
+  }
+  return found;
 }
 
 function to_bytes(piece: string, control: boolean): Uint8Array {

@@ -16,7 +16,7 @@ import { root } from "../fixtures.js";
 const user = (content: string): ChatMessage => ({ role: "user", content });
 const assistant = (content: string): ChatMessage => ({ role: "assistant", content });
 const system = (content: string): ChatMessage => ({ role: "system", content });
-const context = { bos_token: "<s>", eos_token: "</s>", add_generation_prompt: true };
+const context = { special_tokens: { bos_token: "<s>", eos_token: "</s>" }, add_generation_prompt: true };
 const render = (name: string, messages: ChatMessage[], model_type = "llama") =>
   render_chat(fallback_template(name, model_type).chat_template, messages, context);
 
@@ -57,7 +57,8 @@ test("messages that no template can take are named", () => {
   const cases: [unknown, string][] = [
     [[], "bad_option"],
     ["hello", "bad_option"],
-    [[{ role: "doctor", content: "x" }], "bad_option"],
+    [[{ role: "", content: "x" }], "bad_option"],
+    [[{ content: "x" }], "bad_option"],
     [[{ role: "user", content: null }], "bad_option"],
     [[{ role: "user", content: [] }], "bad_option"],
     [[{ role: "user", content: [{ type: "image_url", image_url: "file:///etc/passwd" }] }], "bad_option"],
@@ -103,10 +104,14 @@ test("a template that loops, recurses or writes without end is an error", () => 
 });
 
 test("a template reaches nothing but the messages", () => {
-  assert.equal(
-    render_chat("{{ messages.__class__.__mro__ }}{{ messages.constructor }}{{ process }}", [user("x")], context),
-    "",
-  );
+  const reach = "{{ messages.__class__ }}{{ messages.constructor }}{{ messages.append }}{{ process }}";
+  assert.equal(render_chat(reach, [user("x")], context), "");
+  for (const template of [
+    "{{ messages.__class__.__mro__ }}",
+    "{{ messages.append(1) }}",
+    "{{ messages[0].update({}) }}",
+  ])
+    assert.throws(() => render_chat(template, [user("x")], context), /is unsafe/);
 });
 
 test("control strings in contents never become control tokens, also where [INST] is one", () => {
@@ -121,7 +126,7 @@ test("control strings in contents never become control tokens, also where [INST]
   ];
   const files: TokenizerFiles = {
     pieces, merges: [], control: new Set([0, 1, 2, 3, 4]), unk_token_id: 0, prefix: "always", bos_token_id: 1, eos_token_id: 2,
-    pad_token_id: null, add_bos_token: true, add_eos_token: false, model_max_length: null,
+    pad_token_id: null, add_bos_token: true, add_eos_token: false, model_max_length: null, special_tokens: { bos_token: "<s>", eos_token: "</s>" },
     chat_template: "{{ bos_token }}{% for m in messages %}{% if m.role == 'user' %}{{ '[INST]' + m.content.strip() + '[/INST]' }}{% else %}{{ m.content + eos_token }}{% endif %}{% endfor %}",
   }; // biome-ignore format: a table
   const tokenizer = create_tokenizer(files);
