@@ -10,7 +10,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, beforeEach, describe, test } from "node:test";
 import { pathToFileURL } from "node:url";
-import { find_model } from "../../src/engine/http.js";
+import { find_model, request } from "../../src/engine/http.js";
 import { resolve_tokenizer } from "../../src/model/hub.js";
 import { http_fetch, network_failure } from "../../src/net.js";
 import { rejects, root } from "../fixtures.js";
@@ -109,6 +109,10 @@ describe("proxies", () => {
     process.env.all_proxy = `http://127.0.0.1:${port_of(proxy)}`;
     assert.equal((await find_model("http://llm.test/v1", {})).id, "nano");
     assert.deepEqual(asked, ["GET llm.test"]);
+    const sent = await request("http://llm.test/v1", "/completions", { prompt: "سؤال" }, {});
+    assert.deepEqual([sent, asked[1]], [{ data: [{ id: "nano" }] }, "POST llm.test"]);
+    demands = "nobody has it";
+    await rejects(find_model("http://llm.test/v1", {}), "server_refused", /proxy .* asks for a name and password/);
   });
 
   /** In a process of its own, since certificates are read at its start. */
