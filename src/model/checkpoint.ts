@@ -190,9 +190,13 @@ async function read_all_headers(dir: string): Promise<Map<string, TensorInfo>> {
   return tensors;
 }
 
-function classic_names(stored: Map<string, TensorInfo>, config: ModelConfig): Map<string, TensorInfo> {
+/** The tensors of a file under their classic names. @param prefixed whether names begin with `model.`; default: if one does */
+export function classic_names(
+  stored: ReadonlyMap<string, TensorInfo>,
+  config: ModelConfig,
+  prefixed = [...stored.keys()].some((name) => name.startsWith("model.")),
+): Map<string, TensorInfo> {
   const tensors = new Map<string, TensorInfo>();
-  const prefixed = [...stored.keys()].some((name) => name.startsWith("model."));
   for (const [stored_name, tensor] of stored) {
     const name = prefixed || stored_name.startsWith("lm_head.") ? stored_name : `model.${stored_name}`;
     const fused = /^(model\.layers\.\d+)\.(?:mlp|block_sparse_moe)\.experts\.(gate_up_proj|down_proj)$/.exec(name);
