@@ -84,6 +84,8 @@ const is_off = (value: unknown): boolean =>
 export class AdapterConfig {
   /** Keys that PEFT 0.21 does not know and ignores. */
   readonly unknown: string[];
+  /** Patterns of ranks and scales that no module was found for yet. */
+  readonly unused = new Set<string>();
   private readonly rank_pattern: [Pattern, unknown][];
   private readonly alpha_pattern: [Pattern, unknown][];
   private readonly modules: Pattern | readonly string[] | "all-linear" | null;
@@ -154,8 +156,9 @@ export class AdapterConfig {
   scale(names: readonly string[], rank: number): number {
     const of = (patterns: [Pattern, unknown][]): unknown => {
       for (const name of names) {
-        const found = patterns.find(([pattern]) => pattern.suffix(name));
-        if (found) return found[1];
+        const fitting = patterns.filter(([pattern]) => pattern.suffix(name));
+        for (const [{ source }] of fitting) this.unused.delete(source);
+        if (fitting.length > 0) return fitting[0]![1];
       }
       return undefined;
     };
@@ -187,10 +190,10 @@ export class AdapterConfig {
   private patterns(key: "rank_pattern" | "alpha_pattern"): [Pattern, unknown][] {
     const given = this.json[key] ?? {};
     if (typeof given !== "object" || Array.isArray(given)) this.bad(key, "numbers by pattern");
-    return Object.entries(given as Json).map(([source, value]) => [
-      new Pattern(source, `${key} in ${this.where}`),
-      value,
-    ]);
+    return Object.entries(given as Json).map(([source, value]) => {
+      this.unused.add(source);
+      return [new Pattern(source, `${key} in ${this.where}`), value];
+    });
   }
 
   private names(key: "target_modules" | "exclude_modules"): Pattern | readonly string[] | null {

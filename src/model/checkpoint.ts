@@ -12,6 +12,7 @@ import { read_json } from "../files.js";
 import { warn } from "../warnings.js";
 import { type ModelConfig, parse_config, read_config_json } from "./config.js";
 import { foreign_model, quantisation } from "./formats.js";
+import { unread_rope_keys } from "./rope.js";
 import { FLOATS, is_float, read_floats, read_safetensors_header, type TensorInfo } from "./safetensors.js";
 
 export interface Checkpoint {
@@ -53,6 +54,9 @@ export async function open_checkpoint(dir: string): Promise<Checkpoint> {
   const json = await read_config_json(dir);
   const stored = await read_all_headers(dir);
   const named = parse_config(json, join(dir, "config.json"));
+  const unread = unread_rope_keys(json);
+  if (unread.length > 0)
+    warn(`${dir}: keys of rope_scaling that its type does not know, and ignores: ${unread.join(", ")}.`);
   const classic = classic_names(stored, named);
   const config = await with_head(named, classic);
   const tensors = new Map<string, TensorInfo>();

@@ -32,10 +32,12 @@ const escapes: Record<string, string> = { n: "\n", t: "\t", r: "\r", f: "\f", v:
 export class Pattern {
   private readonly program: Program;
   private steps = 0;
+  /** What `full` said: a reader asks for each name more than once. */
+  private readonly known = new Map<string, boolean>();
 
   /** @param where names the source in errors. @throws BimedixError bad_adapter */
   constructor(
-    private readonly source: string,
+    readonly source: string,
     private readonly where: string,
   ) {
     this.program = source.length <= MAX_LENGTH ? new Parser(source, (why) => this.refuse(why)).parse() : [];
@@ -44,7 +46,9 @@ export class Pattern {
 
   /** Python's `re.fullmatch`. */
   full(text: string): boolean {
-    return this.ends(this.program, text, 0).has(text.length);
+    const matches = this.known.get(text) ?? this.ends(this.program, text, 0).has(text.length);
+    this.known.set(text, matches);
+    return matches;
   }
 
   /** Whether it matches what stands behind some dot, or the whole, to the end: `re.match(rf"(.*\.)?({pattern})$", text)`. */

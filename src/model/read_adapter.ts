@@ -314,6 +314,8 @@ function tell_missing(
     .map(([name]) => name.replace(/\.weight$/, ""))
     .filter((name) => is_targeted(name, settings));
   if (missing.length > 0) tell(`${file}: adapter_config.json targets modules that are not in the file`, missing);
+  if (settings.unused.size > 0)
+    tell(`${file}: patterns of adapter_config.json that no module has, and that count for none`, [...settings.unused]);
   if (settings.unknown.length > 0)
     tell(`${file}: keys of adapter_config.json that PEFT 0.21 does not know, and ignores`, settings.unknown);
 }
