@@ -136,6 +136,7 @@ program
   .command("merge <model> <adapter>")
   .description("write a model with a LoRA adapter added into its weights, as safetensors")
   .requiredOption("--output <dir>", "where the model goes")
+  .option("--allow-unchanged", "also write a model of which no tensor changed")
   .action(async (model: string, adapter: string, options) =>
     (await import("./train.js")).merge(model, adapter, options),
   );

@@ -80,11 +80,22 @@ export async function train(
   }
 }
 
-export async function merge(model: string, adapter: string, { output }: { output: string }): Promise<void> {
+export async function merge(
+  model: string,
+  adapter: string,
+  { output, allowUnchanged = false }: { output: string; allowUnchanged?: boolean },
+): Promise<void> {
   const dir = await resolve_model(model, { on_progress: progress_bar("downloading") });
   const adapter_dir = await resolve_adapter(adapter, { on_progress: progress_bar("downloading") });
-  const changed = await merge_adapter(dir, adapter_dir, output, { on_progress: progress_bar("merging") });
+  const { changed, unchanged } = await merge_adapter(dir, adapter_dir, output, {
+    allow_unchanged: allowUnchanged,
+    on_progress: progress_bar("merging"),
+  });
   process.stdout.write(`${output}: ${changed} tensors changed\n`);
+  if (unchanged.length > 0)
+    line(
+      `${unchanged.length} that the adapter names did not change, such as ${unchanged[0]}: no token reached them in training.`,
+    );
 }
 
 const line = (text: string) => process.stderr.write(process.stderr.isTTY ? `\r\x1b[K${text}\n` : `${text}\n`);

@@ -1,8 +1,8 @@
 /** A training run: from a recipe to an adapter, or to a model. `run_training` is the whole of it; what it needs is beside. */
 import { createHash } from "node:crypto";
 import { access, constants } from "node:fs/promises";
-import { resolve } from "node:path";
 import { aborted, BimedixError } from "../errors.js";
+import { same_folder } from "../files.js";
 import { expected_tensors } from "../model/checkpoint.js";
 import { read_config } from "../model/config.js";
 import { resolve_model } from "../model/hub.js";
@@ -113,7 +113,7 @@ async function prepare(recipe: Recipe, options: TrainOptions): Promise<Run> {
   if (newest && !resume) throw unfinished(newest.dir);
   await check_readable([...recipe.datasets, ...recipe.eval_datasets]);
   const dir = await resolve_model(recipe.base_model, loading);
-  if (recipe.adapter === "none" && resolve(recipe.output_dir) === resolve(dir)) throw own_base(dir);
+  if (recipe.adapter === "none" && (await same_folder(recipe.output_dir, dir))) throw own_base(dir);
   const adapter = adapter_shape(recipe, await read_config(dir));
   const dtype = ({ none: "fp32", int8: "int8", nf4: "bnb4", nf4_double: "bnb4_double" } as const)[recipe.quantization];
   const base = await BaseModel.open(await open_store(dir, { dtype, ...loading }), { stream: recipe.stream_weights });

@@ -6,8 +6,8 @@ import { cp, mkdtemp, readdir, readFile, rename, rm, writeFile } from "node:fs/p
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { before, describe, test } from "node:test";
-import { read_adapter } from "../../src/model/adapter.js";
 import { read_config } from "../../src/model/config.js";
+import { read_adapter } from "../../src/model/read_adapter.js";
 import { checkpoints, load_checkpoint, save_checkpoint } from "../../src/train/checkpoint.js";
 import { read_log } from "../../src/train/log.js";
 import type { Parameter } from "../../src/train/network.js";
