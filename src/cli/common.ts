@@ -1,7 +1,7 @@
 /** What the verbs share: loading with a progress bar, and the options of generation. */
-import { fileURLToPath } from "node:url";
 import { type Answering, type AnswerOptions, Assistant, notice } from "../assistant/assistant.js";
 import { RemoteAssistant } from "../assistant/remote.js";
+import { EMBEDDED_MODEL } from "../embedded.js";
 import { asked_sampling } from "../engine/sampler.js";
 import { BimedixError } from "../errors.js";
 import { parse_dtype } from "../model/convert.js";
@@ -25,7 +25,6 @@ export interface GenerationOptions {
 }
 
 /** The model inside the package; this file runs as dist/src/cli/common.js. */
-export const embedded_model = fileURLToPath(new URL("../../../models/nano", import.meta.url));
 
 /** One line on the terminal that is written over; nothing where the output is not a terminal. */
 export function progress_bar(label: string): (progress: { file?: string; done: number; total: number }) => void {
@@ -43,7 +42,7 @@ export function progress_bar(label: string): (progress: { file?: string; done: n
 export const is_url = (model: string) => /^https?:\/\//.test(model);
 
 /** A model of this machine or, by the URL of a server's `/v1`, of another. */
-export function load_assistant({ model = embedded_model, adapter, dtype }: ModelOptions): Promise<Answering> {
+export function load_assistant({ model = EMBEDDED_MODEL, adapter, dtype }: ModelOptions): Promise<Answering> {
   if (is_url(model)) {
     if (adapter !== undefined) throw no_adapter();
     return RemoteAssistant.connect(model);

@@ -1,6 +1,8 @@
 /** The verbs eval, eval merge and compare. */
 import { existsSync } from "node:fs";
 import { rm } from "node:fs/promises";
+import { data_kinds } from "../data/records.js";
+import { EMBEDDED_MODEL } from "../embedded.js";
 import { BimedixError } from "../errors.js";
 import { compare_runs, comparison_text } from "../eval/compare.js";
 import { contamination, corpus_files } from "../eval/contamination.js";
@@ -13,7 +15,7 @@ import { type EvalModel, type Run, type RunInfo, run_tasks, type Sample } from "
 import { tables, to_text } from "../eval/table.js";
 import { type Task, task_groups, tasks } from "../eval/tasks.js";
 import { parse_dtype } from "../model/convert.js";
-import { embedded_model, is_url, no_adapter, print_json, progress_bar } from "./common.js";
+import { is_url, no_adapter, print_json, progress_bar } from "./common.js";
 
 export interface EvalCommand {
   model?: string;
@@ -35,11 +37,11 @@ export interface EvalCommand {
 }
 
 export async function evaluate(options: EvalCommand): Promise<void> {
-  const { model: id = embedded_model, dtype, data, output } = options;
+  const { model: id = EMBEDDED_MODEL, dtype, data, output } = options;
   const shard = options.shard === undefined ? undefined : parse_shard(options.shard);
   whole("--num-fewshot", options.numFewshot, 0);
   whole("--shuffle-options", options.shuffleOptions, 0);
-  if (options.limit !== undefined) whole("--limit", options.limit, 1);
+  if (options.limit !== undefined) check_limit(options.limit);
   const chosen = await choose_tasks(options.tasks, data);
   const corpus = await corpus_of(options);
   const remote = is_url(id);
@@ -63,6 +65,7 @@ export async function evaluate(options: EvalCommand): Promise<void> {
       shuffle_options: options.shuffleOptions,
       output,
       on_progress: question_bar(),
+      on_warning: (warning) => process.stderr.write(`${warning}\n`),
       signal: stop.signal,
       ...(data === undefined ? {} : { data }),
       ...(options.limit === undefined ? {} : { limit: options.limit }),
@@ -161,7 +164,7 @@ async function choose_tasks(names: string, data: string | undefined): Promise<Ta
         process.stderr.write(`${name} without ${left_out}: no public data set, and no such file in --data\n`);
       }
     } else if (task) chosen.set(name, task);
-    else if (/\.(jsonl|json|csv|parquet)$/.test(name)) {
+    else if (/\.(jsonl|ndjson|json|csv|tsv|parquet)(\.gz)?$/i.test(name)) {
       const own = await mcqa_task(name);
       if (chosen.has(own.name)) {
         throw new BimedixError("bad_option", {
@@ -174,7 +177,7 @@ async function choose_tasks(names: string, data: string | undefined): Promise<Ta
     } else {
       throw new BimedixError("bad_option", {
         given: `task ${JSON.stringify(name)}`,
-        expected: `${[...task_groups.keys()].join(", ")}, a task of one of them, or a .jsonl or .csv file`,
+        expected: `${[...task_groups.keys()].join(", ")}, a task of one of them, or a file (${data_kinds})`,
         todo: "bimedix eval --list shows all",
       });
     }
@@ -207,6 +210,15 @@ function whole(option: string, value: number, least: number): void {
   throw new BimedixError("bad_option", {
     given: `${option} ${value}`,
     expected: `a whole number from ${least}`,
+    todo: "change it",
+  });
+}
+
+function check_limit(limit: number): void {
+  if (Number.isFinite(limit) && limit > 0) return;
+  throw new BimedixError("bad_option", {
+    given: `--limit ${limit}`,
+    expected: "a whole number from 1, or a part of each task such as 0.1",
     todo: "change it",
   });
 }

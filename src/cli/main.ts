@@ -4,6 +4,7 @@ import { readFileSync } from "node:fs";
 import { Command, CommanderError, Option } from "commander";
 import { BimedixError } from "../errors.js";
 import { dtypes } from "../model/convert.js";
+import { from_harness } from "./harness_flags.js";
 
 const model_options = (command: Command): Command =>
   command
@@ -57,11 +58,15 @@ const evaluation = program
   .option("--model <dir|hub-id|url>", "the model, or an OpenAI-compatible server's /v1 (#NAME chooses its model)")
   .option("--adapter <dir|hub-id>", "a LoRA adapter in PEFT's form, on top of the model")
   .option("--tokenizer <dir|hub-id>", "of a server's model; default: the name that the server gives it")
-  .option("--tasks <names>", "tasks, groups or own .jsonl and .csv files, with commas between", "bimedix_en,bimedix_ar")
+  .option(
+    "--tasks <names>",
+    "tasks, groups or own files (.jsonl, .csv, .parquet …), with commas between",
+    "bimedix_en,bimedix_ar",
+  )
   .option("--list", "show the tasks and groups")
   .option("--data <dir>", "a folder with the benchmarks' files; default: the hub")
   .option("--num-fewshot <n>", "solved examples before each question", Number, 0)
-  .option("--limit <n>", "only the first questions of each task", Number)
+  .option("--limit <n>", "only so many first questions of each task; below 1, such a part of them", Number)
   .option("--output <dir>", "where results go", "results")
   .addOption(
     new Option(
@@ -148,7 +153,8 @@ program
   );
 
 try {
-  await program.parseAsync();
+  const [node, script, ...args] = process.argv as [string, string, ...string[]];
+  await program.parseAsync([node, script, ...(args[0] === "eval" ? ["eval", ...from_harness(args.slice(1))] : args)]);
 } catch (error) {
   // A person's mistake is one line; a mistake of this program keeps its stack.
   if (error instanceof CommanderError) process.exitCode = error.exitCode === 0 ? 0 : 1;

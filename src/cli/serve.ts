@@ -1,11 +1,12 @@
 /** `bimedix serve`: starts the server, says where it is, and ends it in good order. */
 import { existsSync } from "node:fs";
 import { basename, resolve } from "node:path";
+import { EMBEDDED_MODEL } from "../embedded.js";
 import { BimedixError } from "../errors.js";
 import { read_text } from "../files.js";
 import { parse_dtype } from "../model/convert.js";
 import { start_server } from "../serve/index.js";
-import { embedded_model, is_url, no_adapter, progress_bar } from "./common.js";
+import { is_url, no_adapter, progress_bar } from "./common.js";
 
 export interface ServeOptions {
   model?: string;
@@ -25,7 +26,7 @@ export interface ServeOptions {
 }
 
 export async function serve(options: ServeOptions, version: string): Promise<void> {
-  const { model = embedded_model, host, port, deadline, grace } = options;
+  const { model = EMBEDDED_MODEL, host, port, deadline, grace } = options;
   for (const [name, least] of Object.entries({ port: 0, maxSequences: 1, maxQueue: 0, cachedTokens: 0 })) {
     const value = options[name as "port"];
     if (!Number.isSafeInteger(value) || value < least) throw bad_number(name, value, `an integer from ${least}`);
@@ -37,7 +38,7 @@ export async function serve(options: ServeOptions, version: string): Promise<voi
     model,
     name:
       options.name ??
-      (model === embedded_model
+      (model === EMBEDDED_MODEL
         ? "bimedix-nano"
         : existsSync(model)
           ? basename(resolve(model))

@@ -90,7 +90,7 @@ export async function merge(model: string, adapter: string, { output }: { output
 const line = (text: string) => process.stderr.write(process.stderr.isTTY ? `\r\x1b[K${text}\n` : `${text}\n`);
 
 /** What a data set holds, and what was lost of it. */
-function tell_data({ path, examples, tokens, truncated, dropped, damaged }: DataReport): void {
+function tell_data({ path, examples, tokens, truncated, dropped, damaged, warnings }: DataReport): void {
   const lost = [
     truncated > 0 ? `${truncated} cut to a row` : "",
     dropped > 0 ? `${dropped} without an answer left` : "",
@@ -99,6 +99,7 @@ function tell_data({ path, examples, tokens, truncated, dropped, damaged }: Data
   line(
     `${path}: ${count(examples)} examples, ${count(tokens)} tokens${lost.length > 0 ? ` (${lost.join(", ")})` : ""}`,
   );
+  for (const warning of warnings) line(`  ${warning}`);
   for (const { line: number, reason } of damaged.slice(0, 10)) line(`  line ${number} skipped: ${reason}`);
   if (damaged.length > 10) line(`  and ${damaged.length - 10} more`);
 }

@@ -175,6 +175,8 @@ export class WorkerEngine implements Engine {
   }
 
   private receive(replies: readonly Reply[]): void {
+    // With --watch, Node's own reports of what the other side imports arrive here too.
+    if (!Array.isArray(replies)) return;
     for (const reply of replies) {
       if ("event" in reply) this.pending.get(reply.id)?.on_event(reply.event);
       else if ("result" in reply) this.settle(reply.id)?.resolve(reply.result);
@@ -212,6 +214,9 @@ const ENGINE = "bimedix-engine";
 const thread_link: MakeLink = (on_replies, on_end) => {
   const worker = new Worker(new URL(import.meta.url), {
     workerData: ENGINE,
+    // Not this process's options: --input-type is about a text given with --eval and keeps a file from starting, and a module preloaded
+    // with --import may be the very one that loads this model.
+    execArgv: [],
     // What a token leaves behind is small. V8 would let a tenth of the embedded model's memory fill up before it looks.
     resourceLimits: { maxYoungGenerationSizeMb: 4 },
   });
@@ -245,11 +250,12 @@ const process_link: MakeLink = (on_replies, on_end) => {
     post: (request) => void child.send(request, () => {}),
     ref: () => {
       child.ref();
-      child.channel?.ref();
+      child.channel?.ref?.();
     },
+    // Bun's channel has neither; there the child's own are enough.
     unref: () => {
       child.unref();
-      child.channel?.unref();
+      child.channel?.unref?.();
     },
     terminate: () => {
       child.kill("SIGKILL");

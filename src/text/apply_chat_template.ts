@@ -33,6 +33,13 @@ export interface ApplyOptions {
   max_length?: number;
 }
 
+/** Of a conversation for training. */
+export interface ConversationOptions
+  extends Pick<ApplyOptions, "chat_template" | "tools" | "documents" | "chat_template_kwargs"> {
+  /** The messages whose tokens are asked for. Default: the assistant's. */
+  answers?: readonly boolean[];
+}
+
 /** One conversation's. */
 export interface ChatEncoding {
   input_ids: number[];
@@ -179,7 +186,7 @@ function finish(tokenizer: ChatTokenizer, rendered: readonly RenderedChat[], opt
 export function encode_conversation(
   tokenizer: ChatTokenizer,
   messages: readonly ChatMessage[],
-  options: Pick<ApplyOptions, "chat_template" | "tools" | "documents" | "chat_template_kwargs">,
+  { answers: wanted, ...options }: ConversationOptions,
 ): { input_ids: number[]; answer_of: number[] } {
   const { special_tokens_map } = tokenizer;
   const ends_turn = tokenizer.all_special_tokens.filter((token) => token !== special_tokens_map.bos_token);
@@ -187,7 +194,7 @@ export function encode_conversation(
     choose_template(tokenizer.chat_template, options),
     messages,
     { ...render_options(tokenizer, options), add_generation_prompt: false },
-    ends_turn,
+    { ends_turn, wanted: (i) => wanted?.[i] ?? messages[i]!.role === "assistant" },
   );
   const { ids, spans } = tokenizer.encode_with_spans(text, outside);
   const answer_of = spans.map(

@@ -212,28 +212,34 @@ function cut_open(rendered: string, content: string): string {
  * assistant's message, from where the generation prompt ends (or where its own words begin, in a template that renders a turn
  * otherwise once others follow) to its end, with the control token that ends the turn.
  *
- * `message` is the index of the message, or -1 where `{% generation %}` holds nothing of any.
+ * `message` is the index of the message, or -1 where `{% generation %}` holds nothing of any. Of another role's message that is
+ * wanted, only its own words are an answer.
  *
  * @param ends_turn strings that can end a turn: control tokens and other added tokens, without that of the beginning
+ * @param wanted whether a message is asked for
  * @throws as render_with_spans
  */
 export function render_with_answers(
   template: string,
   messages: readonly ChatMessage[],
   options: RenderOptions,
-  ends_turn: readonly string[],
+  { ends_turn, wanted }: { ends_turn: readonly string[]; wanted: (message: number) => boolean },
 ): RenderedChat & { answers: (Span & { message: number })[] } {
   const rendered = render_with_spans(template, messages, options);
   const { text, generation } = rendered;
+  const others = messages.flatMap(({ role }, message) => {
+    const own = rendered.messages[message];
+    return role !== "assistant" && own && wanted(message) ? [{ ...own, message }] : [];
+  });
   if (generation.length > 0) {
     const holds = (span: Span) =>
       rendered.messages.findIndex((own) => own && own.start < span.end && own.end > span.start);
-    return { ...rendered, answers: generation.map((span) => ({ ...span, message: holds(span) })) };
+    return { ...rendered, answers: [...others, ...generation.map((span) => ({ ...span, message: holds(span) }))] };
   }
   const by_length = [...ends_turn].filter((string) => string !== "").sort((a, b) => b.length - a.length);
   const answers: (Span & { message: number })[] = [];
   for (const [message, { role }] of messages.entries()) {
-    if (role !== "assistant") continue;
+    if (role !== "assistant" || !wanted(message)) continue;
     const own = rendered.messages[message] ?? null;
     const prompt = message === 0 ? null : prompt_of(template, messages.slice(0, message), options);
     const prompted = prompt !== null && text.startsWith(prompt) && prompt.length <= (own?.start ?? text.length);
@@ -245,7 +251,7 @@ export function render_with_answers(
     if (!own && stop === undefined) continue;
     answers.push({ message, start, end: stop === undefined ? content_end : content_end + spaces + stop.length });
   }
-  return { ...rendered, answers };
+  return { ...rendered, answers: [...others, ...answers] };
 }
 
 /** The rendered beginning of a conversation with its generation prompt; null where the template refuses it. */

@@ -5,6 +5,7 @@ import {
   apply_chat_template,
   type ChatBatch,
   type ChatEncoding,
+  type ConversationOptions,
   choose_template,
   encode_conversation,
   type TokenSpans,
@@ -200,7 +201,7 @@ class TokenizerMethods {
    */
   encode_conversation(
     messages: readonly ChatMessage[],
-    options: Pick<ApplyOptions, "chat_template" | "tools" | "documents" | "chat_template_kwargs"> = {},
+    options: ConversationOptions = {},
   ): { input_ids: number[]; answer_of: number[] } {
     return encode_conversation(this, messages, options);
   }

@@ -15,11 +15,11 @@ const positive = z.number().positive();
 const share = z.number().min(0).lt(1);
 
 const source = z.strictObject({
-  path: z.string().min(1).describe("JSON lines, one example a line; relative to the recipe"),
+  path: z.string().min(1).describe(".jsonl, .json, .csv, .tsv or .parquet, plain or .gz; relative to the recipe"),
   type: z
-    .enum(["chat", "instruction", "mcqa"])
+    .enum(["chat", "instruction", "prompt_completion", "mcqa"])
     .describe(
-      "chat: {messages}; instruction: {instruction, input?, output}; mcqa: {question, options, answer, context?}",
+      "chat: {messages} or {conversations}; instruction: {instruction, output}; mcqa: {question, options, answer}; see docs/data.md",
     ),
 });
 const dataset = source.extend({ repeat: count().default(1).describe("how often an epoch holds it") });

@@ -82,6 +82,10 @@ describe("a remote engine", () => {
     assert.equal(model.info.engine, "openai-completions");
   });
 
+  test("a server's model whose tokenizer is not found asks for --tokenizer", async () => {
+    await rejects(remote_model(url), "file_not_found", /"nano".*--tokenizer/);
+  });
+
   const wrong: [string, Answer, RegExp][] = [
     [
       "ignores echo",
