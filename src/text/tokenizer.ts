@@ -1,5 +1,7 @@
 /** The tokenizer of a model directory, in Hugging Face's conventions. */
 import { BimedixError } from "../errors.js";
+import { type AddedToken, AddedTokens } from "./added_tokens.js";
+import { align } from "./alignment.js";
 import {
   type ApplyOptions,
   apply_chat_template,
@@ -10,35 +12,21 @@ import {
   encode_conversation,
   type TokenSpans,
 } from "./apply_chat_template.js";
-import { Bpe, SPACE } from "./bpe.js";
+import { type Encoded, type EncodeOptions, encode_batch, fit_rows, type TokenizerCallOptions } from "./batch.js";
 import type { ChatMessage, Span } from "./chat.js";
+import { bytes_alone, Decoding } from "./decoders.js";
 import { read_tokenizer, type TokenizerFiles } from "./files.js";
+import { post_process } from "./post_processors.js";
 import type { ChatTemplates } from "./template_files.js";
 
-export interface EncodeOptions {
-  /** Add `<s>` (and `</s>`) where the model's configuration says so. Default true. */
-  add_special_tokens?: boolean;
-  /**
-   * Treat `<s>`, `</s>` and other control strings as plain text, as SentencePiece does. Default true, so that nobody can type
-   * a control token; false reads them as Hugging Face does by default, which a rendered template needs.
-   */
-  split_special_tokens?: boolean;
-}
-
 export interface DecodeOptions {
-  /** Leave out `<s>`, `</s>` and other control tokens. Default false. */
+  /** Leave out `<s>`, `</s>` and other special tokens. Default false. */
   skip_special_tokens?: boolean;
-}
-
-export interface Encoded {
-  /** `[texts, length]`, not padded. */
-  input_ids: number[][];
-  attention_mask: number[][];
 }
 
 /** `tokenizer(text)` encodes; the rest are methods. */
 export interface Tokenizer extends TokenizerMethods {
-  (text: string | readonly string[], options?: EncodeOptions): Encoded;
+  (text: string | readonly string[], options?: TokenizerCallOptions): Encoded;
 }
 
 /** Loads the tokenizer of a directory. @throws BimedixError file_not_found, file_unreadable, bad_tokenizer */
@@ -48,53 +36,61 @@ export async function load_tokenizer(dir: string): Promise<Tokenizer> {
 
 export function create_tokenizer(files: TokenizerFiles): Tokenizer {
   const methods = new TokenizerMethods(files);
-  const call = (text: string | readonly string[], options?: EncodeOptions): Encoded => {
-    const input_ids = [text].flat().map((one) => methods.encode(one, options));
-    return { input_ids, attention_mask: input_ids.map((ids) => ids.map(() => 1)) };
-  };
+  const call = (text: string | readonly string[], options?: TokenizerCallOptions): Encoded =>
+    encode_batch(methods, files, text, options);
   // Methods and fields are found on the function through its prototype; the getters run on `methods` all the same.
   return Object.setPrototypeOf(call, methods) as Tokenizer;
 }
 
+/** In brackets, as tokens that steer a model are: not typed by a person, special or not. */
+const is_control = ({ content, special }: AddedToken): boolean => special || /^[<[].*[>\]]$/su.test(content);
+
 class TokenizerMethods {
+  /** One more than the highest id. */
   readonly vocab_size: number;
   readonly bos_token_id: number | null;
   readonly eos_token_id: number | null;
   readonly pad_token_id: number | null;
-  readonly unk_token_id: number;
+  readonly unk_token_id: number | null;
   readonly model_max_length: number | null;
   /** The Jinja template of the model's directory, or several by name; null when it has none. */
   chat_template: ChatTemplates;
-  readonly all_special_ids: readonly number[];
+  /** Tokens with a role, and the model's extra ones, as in transformers. */
   readonly all_special_tokens: readonly string[];
-  private readonly bpe: Bpe;
-  private readonly ids: Map<string, number>;
-  private readonly control: RegExp | null;
+  readonly all_special_ids: readonly number[];
+  private readonly ids: ReadonlyMap<string, number>;
+  /** Tokens as decoders see them. */
+  private readonly texts: readonly (string | undefined)[];
+  private readonly control: readonly string[];
+  private readonly added: AddedTokens;
+  private readonly added_normalized: AddedTokens;
   private readonly bytes: (Uint8Array | undefined)[] = [];
 
   constructor(private readonly files: TokenizerFiles) {
-    ({
-      bos_token_id: this.bos_token_id,
-      eos_token_id: this.eos_token_id,
-      pad_token_id: this.pad_token_id,
-      unk_token_id: this.unk_token_id,
-      model_max_length: this.model_max_length,
-      chat_template: this.chat_template,
-    } = files);
-    this.vocab_size = files.pieces.length;
-    this.bpe = new Bpe(files);
-    this.ids = new Map(files.pieces.map((piece, id) => [piece, id]));
-    this.all_special_ids = [...files.control];
-    this.all_special_tokens = this.all_special_ids.map((id) => files.pieces[id]!);
-    // Longer strings first: one control string may begin with another.
-    const strings = [...this.all_special_tokens].filter(Boolean).sort((a, b) => b.length - a.length);
-    this.control =
-      strings.length > 0
-        ? new RegExp(`(${strings.map((text) => text.replace(/[.*+?^${}()|[\]\\]/g, "\\$&")).join("|")})`)
-        : null;
+    const { pieces, added, named, extra_special_tokens } = files;
+    const ids = new Map<string, number>();
+    for (const [id, piece] of pieces.entries()) if (piece !== undefined) ids.set(piece, id);
+    this.ids = ids;
+    const id_of = (role: string): number | null => ids.get(named[role] ?? "") ?? null;
+    this.bos_token_id = id_of("bos_token");
+    this.eos_token_id = id_of("eos_token");
+    this.pad_token_id = id_of("pad_token");
+    this.unk_token_id = id_of("unk_token");
+    this.model_max_length = files.model_max_length;
+    this.chat_template = files.chat_template;
+    this.vocab_size = pieces.length;
+    this.all_special_tokens = [...new Set([...Object.values(named), ...extra_special_tokens])];
+    this.all_special_ids = this.all_special_tokens.flatMap((text) => ids.get(text) ?? []);
+    const form = (token: AddedToken) => (token.normalized ? files.normalize(token.content, true) : token.content);
+    const texts = [...pieces];
+    for (const token of added) texts[token.id] = form(token);
+    this.texts = texts;
+    this.control = added.filter(is_control).map(({ content }) => content);
+    this.added = new AddedTokens(added.filter((one) => !one.normalized).map((one) => [one.content, one]));
+    this.added_normalized = new AddedTokens(added.filter((one) => one.normalized).map((one) => [form(one), one]));
   }
 
-  /** The ids of one text. Lone surrogates become U+FFFD. */
+  /** The ids of one text. Lone surrogates become U+FFFD. @throws BimedixError bad_option */
   encode(text: string, { add_special_tokens = true, split_special_tokens = true }: EncodeOptions = {}): number[] {
     if (typeof text !== "string") {
       throw new BimedixError("bad_option", {
@@ -103,25 +99,26 @@ class TokenizerMethods {
         todo: "pass the text itself",
       });
     }
-    const ids: number[] = [];
-    const { bos_token_id, eos_token_id, files } = this;
-    const runs = split_special_tokens || !this.control ? [text] : text.split(this.control);
-    // split() puts the matched control strings at the odd places.
-    for (const [i, run] of runs.entries()) {
-      if (i % 2 === 1) ids.push(this.ids.get(run)!);
-      else if (run !== "") for (const id of this.bpe.encode(this.spaced(run, i === 0))) ids.push(id);
-    }
-    if (add_special_tokens) {
-      if (files.add_bos_token && bos_token_id !== null && ids[0] !== bos_token_id) ids.unshift(bos_token_id);
-      if (files.add_eos_token && eos_token_id !== null) ids.push(eos_token_id);
-    }
-    return ids;
+    const allowed = split_special_tokens ? (token: AddedToken) => !is_control(token) : () => true;
+    const { ids } = this.tokenize(text.toWellFormed(), allowed, false);
+    const { post_processor } = this.files;
+    if (!add_special_tokens)
+      return post_process(
+        ids,
+        post_processor.filter((id) => id === null),
+      );
+    // A rendered prompt that begins with <s> gets no second one.
+    const before = post_processor.indexOf(null);
+    const begins = before > 0 && post_processor.slice(0, before).every((id, i) => ids[i] === id);
+    return post_process(ids, begins ? post_processor.slice(before) : post_processor);
   }
 
   /** The text of ids; byte sequences that are not UTF-8 become U+FFFD. @throws BimedixError token_out_of_range */
   decode(ids: readonly number[], { skip_special_tokens = false }: DecodeOptions = {}): string {
     const decoder = new StreamingDecoder(this, { skip_special_tokens });
-    return ids.map((id) => decoder.push(id)).join("") + decoder.flush();
+    const parts: string[] = [];
+    for (const id of ids) parts.push(decoder.push(id));
+    return parts.join("") + decoder.flush();
   }
 
   batch_decode(batch: readonly (readonly number[])[], options?: DecodeOptions): string[] {
@@ -129,26 +126,31 @@ class TokenizerMethods {
   }
 
   /** The id of a token's text as the vocabulary spells it, or the unknown token's. */
-  convert_tokens_to_ids(token: string): number {
+  convert_tokens_to_ids(token: string): number | null {
     return this.ids.get(token) ?? this.unk_token_id;
   }
 
   convert_ids_to_tokens(id: number): string {
-    return this.files.pieces[this.check(id)]!;
+    return this.files.pieces[this.check(id)] ?? "";
   }
 
   is_special(id: number): boolean {
-    return this.files.control.has(id);
+    return this.files.special.has(this.texts[id] ?? "");
   }
 
-  /** Whether the vocabulary's own leading space is taken off a decoded text. */
-  get adds_prefix_space(): boolean {
-    return this.files.prefix !== "never";
+  /** The token as decoders see it; undefined for an id that stands for nothing. @throws BimedixError token_out_of_range */
+  token_text(id: number): string | undefined {
+    return this.texts[this.check(id)];
+  }
+
+  /** The steps that decode one text. */
+  decoding(): Decoding {
+    return new Decoding(this.files.decoders);
   }
 
   /** The bytes that a token stands for; one token may be a part of a character. */
   id_to_bytes(id: number): Uint8Array {
-    return (this.bytes[this.check(id)] ??= to_bytes(this.files.pieces[id]!, this.files.control.has(id)));
+    return (this.bytes[this.check(id)] ??= bytes_alone(this.files.decoders, this.texts[id] ?? ""));
   }
 
   /** A token's text by itself; where it is a part of a character, its name in the vocabulary (`<0xD8>`). */
@@ -190,7 +192,7 @@ class TokenizerMethods {
 
   /** The special tokens that the tokenizer's files name, as templates see them: `bos_token`, `eos_token`, `unk_token` … */
   get special_tokens_map(): Record<string, string> {
-    return this.files.special_tokens;
+    return { ...this.files.named };
   }
 
   /**
@@ -206,54 +208,91 @@ class TokenizerMethods {
     return encode_conversation(this, messages, options);
   }
 
+  /** Rows cut and padded as a call with these options does it; `fill` stands for what is missing. */
+  fit_rows(rows: number[][], fill: number | null, options: TokenizerCallOptions): Encoded {
+    return fit_rows(this.files, rows, fill, options);
+  }
+
+  /** The strings of tokens that are not typed by a person: special ones, and others in brackets. */
+  get control_strings(): readonly string[] {
+    return this.control;
+  }
+
   /**
    * The tokens of a text in which control strings count, except where a part of one stands in `outside`; `spans` are the
-   * characters that each token stands for, in UTF-16 units. `<s>` is not added.
+   * characters that each token stands for, in UTF-16 units. Nothing is put around.
    */
   encode_with_spans(text: string, outside: readonly Span[] = []): TokenSpans {
+    const touches = (from: number, to: number) => outside.some(({ start, end }) => start < to && end > from);
+    return this.tokenize(text.toWellFormed(), (token, from, to) => !is_control(token) || !touches(from, to), true);
+  }
+
+  /**
+   * @param allowed whether this token may be found at this place of the text
+   * @param spanned whether spans are asked for
+   */
+  private tokenize(
+    text: string,
+    allowed: (token: AddedToken, from: number, to: number) => boolean,
+    spanned: boolean,
+  ): TokenSpans {
+    const { normalize, pre_tokenize, model } = this.files;
     const ids: number[] = [];
     const spans: Span[] = [];
-    let at = 0;
-    const plain = (end: number): void => {
-      if (at === end) return;
-      const run = text.slice(at, end);
-      const spaced = this.spaced(run, at === 0);
-      let missing = spaced.length - run.length;
-      let [from, bytes] = [at, 0];
-      for (const id of this.bpe.encode(spaced)) {
-        bytes += this.id_to_bytes(id).length - missing;
-        missing = 0;
-        let to = from;
-        while (to < end && bytes > 0) {
-          const code = text.codePointAt(to)!;
-          const width = code > 0xffff ? 4 : code > 0x7ff ? 3 : code > 0x7f ? 2 : 1;
-          if (bytes < width) break;
-          bytes -= width;
-          to += code > 0xffff ? 2 : 1;
-        }
-        ids.push(id);
-        spans.push({ start: from, end: bytes > 0 ? to + 1 : to });
-        from = to;
+    for (const cut of this.added.cut(text, allowed)) {
+      if ("id" in cut) {
+        ids.push(cut.id);
+        spans.push({ start: cut.from, end: cut.to });
+        continue;
       }
-    };
-    for (const { start, end } of control_strings(text, this.control, outside)) {
-      plain(start);
-      ids.push(this.ids.get(text.slice(start, end))!);
-      spans.push({ start, end });
-      at = end;
+      const begins = cut.from === 0;
+      const own: number[] = [];
+      const normalized = normalize(cut.text, begins);
+      let place: ((offset: number) => number) | undefined;
+      const at = (offset: number) => cut.from + (place ??= align(cut.text, normalized))(offset);
+      const allowed_here = (token: AddedToken, from: number, to: number) => allowed(token, at(from), at(to));
+      for (const part of this.added_normalized.cut(normalized, allowed_here)) {
+        if ("id" in part) own.push(part.id);
+        else {
+          const piece = { text: part.text, first: begins && part.from === 0 };
+          for (const { text: word } of pre_tokenize([piece])) for (const id of model.encode(word)) own.push(id);
+        }
+      }
+      for (const id of own) ids.push(id);
+      if (spanned)
+        for (const { start, end } of this.spans_of(own, cut.text))
+          spans.push({ start: start + cut.from, end: end + cut.from });
     }
-    plain(text.length);
     return { ids, spans };
   }
 
-  private spaced(text: string, first: boolean): string {
-    const { prefix } = this.files;
-    const spaced = text.replaceAll(" ", SPACE);
-    return prefix === "always" || (prefix === "first" && first) ? SPACE + spaced : spaced;
+  /** The characters of `text` that its tokens stand for: a part of a character counts as the whole. */
+  private spans_of(ids: readonly number[], text: string): Span[] {
+    const tokens = ids.map((id) => this.id_to_bytes(id));
+    const bytes = Buffer.concat(tokens);
+    const decoded = new TextDecoder("utf-8", { ignoreBOM: true }).decode(bytes);
+    const place = align(text, decoded);
+    // From bytes to UTF-16 units: by the first byte of each character.
+    const starts = new Uint32Array(bytes.length + 1);
+    let unit = 0;
+    for (const [i, byte] of bytes.entries()) {
+      const continues = byte >= 0x80 && byte < 0xc0;
+      starts[i] = continues ? starts[i - 1]! : unit;
+      if (!continues) unit += byte >= 0xf0 ? 2 : 1;
+    }
+    starts[bytes.length] = unit;
+    let end = 0;
+    return tokens.map((token) => {
+      const start = end;
+      end += token.length;
+      const last = end > start ? starts[end - 1]! : starts[start]!;
+      const after = end > start ? last + (decoded.codePointAt(last)! > 0xffff ? 2 : 1) : last;
+      return { start: place(Math.min(starts[start]!, decoded.length)), end: place(Math.min(after, decoded.length)) };
+    });
   }
 
   private check(id: number): number {
-    if (this.files.pieces[id] !== undefined) return id;
+    if (Number.isInteger(id) && id >= 0 && id < this.vocab_size) return id;
     throw new BimedixError("token_out_of_range", {
       given: `token id ${id}`,
       expected: `0 to ${this.vocab_size - 1}`,
@@ -262,56 +301,29 @@ class TokenizerMethods {
   }
 }
 
-/** Where control strings stand in a text, without those that touch what came from outside. */
-function control_strings(text: string, control: RegExp | null, outside: readonly Span[]): Span[] {
-  if (!control) return [];
-  const found: Span[] = [];
-  const pattern = new RegExp(control.source, "g");
-  let next = 0;
-  for (let match = pattern.exec(text); match; match = pattern.exec(text)) {
-    const [start, end] = [match.index, match.index + match[0].length];
-    while (next < outside.length && outside[next]!.end <= start) next++;
-    if (next < outside.length && outside[next]!.start < end) pattern.lastIndex = start + 1;
-    else found.push({ start, end });
-  }
-  return found;
-}
-
-function to_bytes(piece: string, control: boolean): Uint8Array {
-  const byte = control ? null : /^<0x([0-9A-F]{2})>$/.exec(piece);
-  if (byte) return Uint8Array.of(Number.parseInt(byte[1]!, 16));
-  return new TextEncoder().encode(control ? piece : piece.replaceAll(SPACE, " "));
-}
-
 /**
  * Text from tokens as they come: a character is shown once its last byte is there, so Arabic and emoji are never broken, and a
  * U+FFFD that the text really holds is an ordinary character. All that was pushed and flushed equals `decode` of the ids.
  */
 export class StreamingDecoder {
-  private readonly utf8 = new TextDecoder("utf-8", { ignoreBOM: true });
-  private first = true;
+  private readonly decoding: Decoding;
 
   constructor(
-    private readonly tokenizer: Pick<Tokenizer, "id_to_bytes" | "is_special" | "adds_prefix_space">,
+    private readonly tokenizer: Pick<Tokenizer, "token_text" | "is_special" | "decoding">,
     private readonly options: DecodeOptions = {},
-  ) {}
+  ) {
+    this.decoding = tokenizer.decoding();
+  }
 
   /** The characters that this token completes; often none. */
   push(id: number): string {
-    const special = this.tokenizer.is_special(id);
-    const bytes = this.tokenizer.id_to_bytes(id);
-    if (special && this.options.skip_special_tokens) return "";
-    return this.strip(this.utf8.decode(bytes, { stream: true }));
+    const token = this.tokenizer.token_text(id);
+    if (token === undefined || (this.options.skip_special_tokens && this.tokenizer.is_special(id))) return "";
+    return this.decoding.push(token);
   }
 
   /** What is left: U+FFFD for bytes that never became a character. */
   flush(): string {
-    return this.strip(this.utf8.decode());
-  }
-
-  private strip(text: string): string {
-    if (!this.first || text === "") return text;
-    this.first = false;
-    return this.tokenizer.adds_prefix_space && text.startsWith(" ") ? text.slice(1) : text;
+    return this.decoding.end();
   }
 }

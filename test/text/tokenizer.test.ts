@@ -71,7 +71,7 @@ describe("the Mixtral tokenizer", { skip }, async () => {
     }
   });
 
-  test("tokens that a fine-tuning added beside tokenizer.model are control tokens", async () => {
+  test("tokens that a fine-tuning added beside tokenizer.model", async () => {
     const dir = await mkdtemp(join(tmpdir(), "bimedix-"));
     await cp(join(mixtral, "tokenizer.model"), join(dir, "tokenizer.model"));
     await writeFile(join(dir, "added_tokens.json"), JSON.stringify({ "<|im_start|>": 32000 }));
@@ -82,7 +82,8 @@ describe("the Mixtral tokenizer", { skip }, async () => {
     assert.equal(tokenizer.vocab_size, 32002);
     assert.deepEqual(tokenizer.encode("<|im_start|>", plain), from_model.encode("<|im_start|>", plain));
     assert.deepEqual(tokenizer.encode("<|im_start|>", { ...plain, split_special_tokens: false }), [32000]);
-    assert.equal(tokenizer.decode([32000, 32001, 1], { skip_special_tokens: true }), "");
+    // A token of added_tokens.json is special only if it has a role.
+    assert.equal(tokenizer.decode([32000, 32001, 1], { skip_special_tokens: true }), "<|im_start|>");
     await writeFile(join(dir, "added_tokens.json"), JSON.stringify({ "<|im_start|>": 32005 }));
     await assert.rejects(load_tokenizer(dir), /no token has id 32000/);
   });
@@ -147,11 +148,6 @@ describe("a tokenizer that cannot be read", () => {
     ["nothing", {}, "file_not_found"],
     ["no JSON", { "tokenizer.json": "{" }, "bad_tokenizer"],
     ["a list", { "tokenizer.json": "[]" }, "bad_tokenizer"],
-    [
-      "a gap in the ids",
-      { "tokenizer.json": json({ model: { type: "BPE", vocab: { a: 0, b: 2 }, merges: [] } }) },
-      "bad_tokenizer",
-    ],
     [
       "an id twice",
       { "tokenizer.json": json({ model: { type: "BPE", vocab: { a: 0, b: 0 }, merges: [] } }) },

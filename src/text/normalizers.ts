@@ -1,0 +1,94 @@
+/** Normalizers of tokenizer.json: one record each, by the library's name. */
+import { BYTE_TO_CHARACTER } from "./byte_level.js";
+import { Charsmap } from "./charsmap.js";
+import { type Component, make, type Table } from "./component.js";
+import { is_space, literal_regexp, to_regexp } from "./patterns.js";
+
+/** @param first whether the text begins the whole one; of interest to SentencePiece's prefix alone */
+export type Normalizer = (text: string, first: boolean) => string;
+
+/** The `pattern` of Replace and Split: `{ String }` or `{ Regex }`. */
+export function read_pattern(part: Component): RegExp {
+  const pattern = part.part("pattern") ?? part.refuse("no pattern", "a String or a Regex");
+  if (pattern.has("String")) return literal_regexp(pattern.text("String"));
+  const source = pattern.text("Regex");
+  try {
+    return to_regexp(source);
+  } catch (error) {
+    return part.refuse(`not supported: ${(error as Error).message}`, "a regular expression", "use another tokenizer");
+  }
+}
+
+/** Case by character, as Rust has it: JavaScript's sigma knows the end of a word. */
+const lowercase = (text: string): string =>
+  text.includes("\u03a3") ? Array.from(text, (one) => one.toLowerCase()).join("") : text.toLowerCase();
+
+const CHINESE =
+  /[\u4e00-\u9fff\u3400-\u4dbf\u{20000}-\u{2a6df}\u{2a700}-\u{2b73f}\u{2b740}-\u{2b81f}\u{2b920}-\u{2ceaf}\uf900-\ufaff\u{2f800}-\u{2fa1f}]/gu;
+
+function bert(part: Component): Normalizer {
+  const [clean, chinese, lower] = [part.flag("clean_text"), part.flag("handle_chinese_chars"), part.flag("lowercase")];
+  const accents = part.has("strip_accents") ? part.flag("strip_accents") : lower;
+  return (given) => {
+    let text = given;
+    if (clean) {
+      text = text
+        .replace(/[\0\ufffd]|(?![\t\n\r])[\p{Cc}\p{Cf}\p{Co}]/gu, "")
+        .replace(/[\t\n\r\p{White_Space}]/gu, " ");
+    }
+    if (chinese) text = text.replace(CHINESE, " $& ");
+    if (accents) text = text.normalize("NFD").replace(/\p{Mn}/gu, "");
+    return lower ? lowercase(text) : text;
+  };
+}
+
+function strip(text: string, left: boolean, right: boolean): string {
+  const all = Array.from(text);
+  let [from, to] = [0, all.length];
+  if (left) while (from < to && is_space(all[from]!)) from++;
+  if (right) while (to > from && is_space(all[to - 1]!)) to--;
+  return from === 0 && to === all.length ? text : all.slice(from, to).join("");
+}
+
+// biome-ignore lint/suspicious/noControlCharactersInRegex: that is what is removed
+const NMT_REMOVED = /[\x01-\x08\x0b\x0e-\x1f\x7f\x8f\x9f]/g;
+const NMT_SPACES = /[\t\n\f\r\u1680\u200b-\u200f\u2028\u2029\u2581\ufeff\ufffd]/g;
+
+/** Space after space: in order, each on what the one before made. */
+const in_order = (all: readonly Normalizer[]): Normalizer =>
+  all.length === 1 ? all[0]! : (text, first) => all.reduce((done, one) => one(done, first), text);
+
+const NORMALIZERS: Table<Normalizer> = {
+  BertNormalizer: bert,
+  ByteLevel: () => (text) => Array.from(new TextEncoder().encode(text), (byte) => BYTE_TO_CHARACTER[byte]).join(""),
+  Lowercase: () => lowercase,
+  NFC: () => (text) => text.normalize("NFC"),
+  NFD: () => (text) => text.normalize("NFD"),
+  NFKC: () => (text) => text.normalize("NFKC"),
+  NFKD: () => (text) => text.normalize("NFKD"),
+  Nmt: () => (text) => text.replace(NMT_REMOVED, "").replace(NMT_SPACES, " "),
+  Precompiled: (part) => {
+    const map = Charsmap.read(Buffer.from(part.text("precompiled_charsmap"), "base64"));
+    if (!map) return part.refuse("a precompiled_charsmap that is cut short", "a whole one");
+    return (text) => map.by_grapheme(text);
+  },
+  Prepend: (part) => {
+    const prepend = part.text("prepend");
+    return (text) => (text === "" ? text : prepend + text);
+  },
+  Replace: (part) => {
+    const [pattern, content] = [read_pattern(part), part.text("content")];
+    return (text) => text.replace(pattern, () => content);
+  },
+  Sequence: (part) => in_order(part.parts("normalizers").map(read_normalizer)),
+  Strip: (part) => {
+    const [left, right] = [part.flag("strip_left"), part.flag("strip_right")];
+    return (text) => strip(text, left, right);
+  },
+  StripAccents: () => (text) => text.replace(/\p{M}/gu, ""),
+};
+
+/** @throws BimedixError bad_tokenizer */
+export function read_normalizer(part: Component | null): Normalizer {
+  return part ? make(part, "the normalizer", NORMALIZERS) : (text) => text;
+}
