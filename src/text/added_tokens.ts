@@ -20,9 +20,6 @@ export interface AddedToken {
 /** A token, or text between tokens, with its place. */
 export type Cut = { id: number; from: number; to: number } | { text: string; from: number };
 
-/** Whether this token may be found from one place to another. */
-export type Allowed = (token: AddedToken, from: number, to: number) => boolean;
-
 export class AddedTokens {
   private readonly trie: Trie<AddedToken>;
 
@@ -34,8 +31,9 @@ export class AddedTokens {
   /**
    * The longest token at the leftmost place, then on behind it; as the `tokenizers` library has it, one that may not stand
    * where it was found still hides others that it overlaps.
+   * @param allowed whether this token may be found at this place
    */
-  cut(text: string, allowed: Allowed): Cut[] {
+  cut(text: string, allowed: (token: AddedToken, from: number, to: number) => boolean): Cut[] {
     const cuts: Cut[] = [];
     let end = 0;
     const add_text = (to: number) => {

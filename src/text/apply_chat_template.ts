@@ -1,7 +1,7 @@
 /** `tokenizer.apply_chat_template`, with the options of transformers. */
 import { BimedixError } from "../errors.js";
-import { type ChatMessage, type RenderedChat, render_with_answers, render_with_spans } from "./chat.js";
-import type { Span } from "./spans.js";
+import type { Encoded, TokenizerCallOptions } from "./batch.js";
+import { type ChatMessage, type RenderedChat, render_with_answers, render_with_spans, type Span } from "./chat.js";
 import type { ChatTemplates } from "./template_files.js";
 
 export interface ApplyOptions {
@@ -27,9 +27,9 @@ export interface ApplyOptions {
   /** With `return_dict`: add `assistant_masks`, 1 for the tokens that `{% generation %}` of the template holds. Default false. */
   return_assistant_tokens_mask?: boolean;
   /** `true` or "longest" pads a batch to its longest, "max_length" to `max_length`. Default false. */
-  padding?: boolean | "longest" | "max_length" | "do_not_pad";
+  padding?: TokenizerCallOptions["padding"];
   /** Cut to `max_length` tokens. Default false. */
-  truncation?: boolean;
+  truncation?: TokenizerCallOptions["truncation"];
   /** Default: the tokenizer's `model_max_length`. */
   max_length?: number;
 }
@@ -65,11 +65,10 @@ export interface TokenSpans {
 export interface ChatTokenizer {
   readonly chat_template: ChatTemplates;
   readonly special_tokens_map: Readonly<Record<string, string>>;
-  readonly model_max_length: number | null;
   readonly pad_token_id: number | null;
-  readonly padding_side: "left" | "right";
-  readonly control_tokens: readonly string[];
+  readonly control_strings: readonly string[];
   encode_with_spans(text: string, outside: readonly Span[]): TokenSpans;
+  fit_rows(rows: number[][], fill: number | null, options: TokenizerCallOptions): Encoded;
 }
 
 const OPTIONS = new Set([
@@ -88,7 +87,7 @@ export function apply_chat_template(
   options: ApplyOptions,
 ): number[] | number[][] | string | string[] | ChatEncoding | ChatBatch {
   check_options(options);
-  const { tokenize = true, return_dict = false, return_assistant_tokens_mask = false } = options;
+  const { tokenize = true, return_dict = false } = options;
   const batched = Array.isArray(conversation) && Array.isArray(conversation[0]);
   const chats = (batched ? conversation : [conversation]) as readonly ChatMessage[][];
   const template = choose_template(tokenizer.chat_template, options);
@@ -101,14 +100,10 @@ export function apply_chat_template(
   );
   const one = <T>(list: readonly T[]): T | readonly T[] => (batched ? list : list[0]!);
   if (!tokenize) return one(rendered.map(({ text }) => text)) as string | string[];
-  const rows = finish(tokenizer, rendered, options);
-  const of = <Key extends keyof Row>(key: Key) => one(rows.map((row) => row[key])) as number[];
-  if (!return_dict) return of("input_ids");
-  return {
-    input_ids: of("input_ids"),
-    attention_mask: of("attention_mask"),
-    ...(return_assistant_tokens_mask ? { assistant_masks: of("assistant_masks") } : {}),
-  };
+  const batch = finish(tokenizer, rendered, options);
+  if (!return_dict) return one(batch.input_ids) as number[] | number[][];
+  const rows = Object.entries(batch).map(([name, list]: [string, number[][]]) => [name, one(list)]);
+  return Object.fromEntries(rows) as ChatEncoding | ChatBatch;
 }
 
 function check_options(options: ApplyOptions): void {
@@ -151,40 +146,19 @@ export function choose_template(
   return chat_template ?? own ?? none("a model without a chat template", "chat_template.jinja");
 }
 
-interface Row {
-  input_ids: number[];
-  attention_mask: number[];
-  assistant_masks: number[];
-}
-
-function finish(tokenizer: ChatTokenizer, rendered: readonly RenderedChat[], options: ApplyOptions): Row[] {
-  const { padding = false, truncation = false } = options;
-  const limit = options.max_length ?? tokenizer.model_max_length;
-  const rows = rendered.map(({ text, outside, generation }): Row => {
-    const { ids, spans } = tokenizer.encode_with_spans(text, outside);
-    const length = truncation && limit !== null ? Math.min(limit, ids.length) : ids.length;
-    return {
-      input_ids: ids.slice(0, length),
-      attention_mask: Array.from({ length }, () => 1),
-      assistant_masks: token_mask(spans.slice(0, length), generation),
-    };
-  });
-  if (padding === false || padding === "do_not_pad") return rows;
-  const longest = Math.max(...rows.map(({ input_ids }) => input_ids.length));
-  const width = padding === "max_length" && limit !== null ? limit : longest;
-  if (rows.every(({ input_ids }) => input_ids.length >= width)) return rows;
-  const pad = tokenizer.pad_token_id ?? bad("padding", "a tokenizer with a pad token", "leave padding out");
-  return rows.map((row) => {
-    const place = (values: readonly number[], fill: number): number[] => {
-      const more = Array<number>(Math.max(0, width - values.length)).fill(fill);
-      return tokenizer.padding_side === "left" ? [...more, ...values] : [...values, ...more];
-    };
-    return {
-      input_ids: place(row.input_ids, pad),
-      attention_mask: place(row.attention_mask, 0),
-      assistant_masks: place(row.assistant_masks, 0),
-    };
-  });
+/** Rows of tokens: cut and padded, and where they are asked for with masks. */
+function finish(tokenizer: ChatTokenizer, rendered: readonly RenderedChat[], options: ApplyOptions): ChatBatch {
+  const encoded = rendered.map(({ text, outside }) => tokenizer.encode_with_spans(text, outside));
+  const { padding = false, truncation = false, max_length } = options;
+  const fit = { padding, truncation, ...(max_length === undefined ? {} : { max_length }) };
+  const { input_ids, attention_mask } = tokenizer.fit_rows(
+    encoded.map(({ ids }) => ids),
+    tokenizer.pad_token_id,
+    fit,
+  );
+  if (!options.return_assistant_tokens_mask) return { input_ids, attention_mask };
+  const masks = encoded.map(({ spans }, i) => token_mask(spans, rendered[i]!.generation));
+  return { input_ids, attention_mask, assistant_masks: tokenizer.fit_rows(masks, 0, fit).input_ids };
 }
 
 /** @throws BimedixError bad_option, bad_template */
@@ -194,7 +168,7 @@ export function encode_conversation(
   { answers: wanted, ...options }: ConversationOptions,
 ): { input_ids: number[]; answer_of: number[] } {
   const { special_tokens_map } = tokenizer;
-  const ends_turn = tokenizer.control_tokens.filter((token) => token !== special_tokens_map.bos_token);
+  const ends_turn = tokenizer.control_strings.filter((token) => token !== special_tokens_map.bos_token);
   const { text, outside, answers } = render_with_answers(
     choose_template(tokenizer.chat_template, options),
     messages,

@@ -11,7 +11,6 @@ import {
   to_value,
   type Value,
 } from "./jinja/index.js";
-import type { Span } from "./spans.js";
 
 /** Fields beyond these (`tool_calls`, `name`, `reasoning_content` …) reach the template as they are. */
 export interface ChatMessage {
@@ -19,6 +18,12 @@ export interface ChatMessage {
   role: string;
   content?: string | readonly { type: "text"; text: string }[] | null;
   [field: string]: unknown;
+}
+
+/** Characters `start` up to `end` of a text, in UTF-16 units. */
+export interface Span {
+  start: number;
+  end: number;
 }
 
 export interface RenderOptions {

@@ -1,6 +1,7 @@
 /** The tokenizer of a model directory, in Hugging Face's conventions. */
 import { BimedixError } from "../errors.js";
-import { type AddedToken, AddedTokens, type Allowed } from "./added_tokens.js";
+import { type AddedToken, AddedTokens } from "./added_tokens.js";
+import { align } from "./alignment.js";
 import {
   type ApplyOptions,
   apply_chat_template,
@@ -11,12 +12,11 @@ import {
   encode_conversation,
   type TokenSpans,
 } from "./apply_chat_template.js";
-import { type Encoded, type EncodeOptions, encode_batch, type TokenizerCallOptions } from "./batch.js";
-import type { ChatMessage } from "./chat.js";
+import { type Encoded, type EncodeOptions, encode_batch, fit_rows, type TokenizerCallOptions } from "./batch.js";
+import type { ChatMessage, Span } from "./chat.js";
 import { bytes_alone, Decoding } from "./decoders.js";
 import { read_tokenizer, type TokenizerFiles } from "./files.js";
 import { post_process } from "./post_processors.js";
-import { alignment, type Span, token_spans } from "./spans.js";
 import type { ChatTemplates } from "./template_files.js";
 
 export interface DecodeOptions {
@@ -53,7 +53,6 @@ class TokenizerMethods {
   readonly pad_token_id: number | null;
   readonly unk_token_id: number | null;
   readonly model_max_length: number | null;
-  readonly padding_side: "left" | "right";
   /** The Jinja template of the model's directory, or several by name; null when it has none. */
   chat_template: ChatTemplates;
   /** Tokens with a role, and the model's extra ones, as in transformers. */
@@ -62,8 +61,7 @@ class TokenizerMethods {
   private readonly ids: ReadonlyMap<string, number>;
   /** Tokens as decoders see them. */
   private readonly texts: readonly (string | undefined)[];
-  /** Texts of the tokens that steer a model, special or not. */
-  readonly control_tokens: readonly string[];
+  private readonly control: readonly string[];
   private readonly added: AddedTokens;
   private readonly added_normalized: AddedTokens;
   private readonly bytes: (Uint8Array | undefined)[] = [];
@@ -79,7 +77,6 @@ class TokenizerMethods {
     this.pad_token_id = id_of("pad_token");
     this.unk_token_id = id_of("unk_token");
     this.model_max_length = files.model_max_length;
-    this.padding_side = files.padding_side;
     this.chat_template = files.chat_template;
     this.vocab_size = pieces.length;
     this.all_special_tokens = [...new Set([...Object.values(named), ...extra_special_tokens])];
@@ -88,7 +85,7 @@ class TokenizerMethods {
     const texts = [...pieces];
     for (const token of added) texts[token.id] = form(token);
     this.texts = texts;
-    this.control_tokens = added.filter(is_control).map(({ content }) => content);
+    this.control = added.filter(is_control).map(({ content }) => content);
     this.added = new AddedTokens(added.filter((one) => !one.normalized).map((one) => [one.content, one]));
     this.added_normalized = new AddedTokens(added.filter((one) => one.normalized).map((one) => [form(one), one]));
   }
@@ -103,8 +100,7 @@ class TokenizerMethods {
       });
     }
     const allowed = split_special_tokens ? (token: AddedToken) => !is_control(token) : () => true;
-    const ids: number[] = [];
-    for (const part of this.stretches(text.toWellFormed(), allowed)) for (const id of part.ids) ids.push(id);
+    const { ids } = this.tokenize(text.toWellFormed(), allowed, false);
     const { post_processor } = this.files;
     if (!add_special_tokens)
       return post_process(
@@ -195,8 +191,8 @@ class TokenizerMethods {
   }
 
   /** The special tokens that the tokenizer's files name, as templates see them: `bos_token`, `eos_token`, `unk_token` … */
-  get special_tokens_map(): Readonly<Record<string, string>> {
-    return this.files.named;
+  get special_tokens_map(): Record<string, string> {
+    return { ...this.files.named };
   }
 
   /**
@@ -212,64 +208,87 @@ class TokenizerMethods {
     return encode_conversation(this, messages, options);
   }
 
+  /** Rows cut and padded as a call with these options does it; `fill` stands for what is missing. */
+  fit_rows(rows: number[][], fill: number | null, options: TokenizerCallOptions): Encoded {
+    return fit_rows(this.files, rows, fill, options);
+  }
+
+  /** The strings of tokens that are not typed by a person: special ones, and others in brackets. */
+  get control_strings(): readonly string[] {
+    return this.control;
+  }
+
   /**
    * The tokens of a text in which control strings count, except where a part of one stands in `outside`; `spans` are the
-   * characters that each token stands for, in UTF-16 units. Nothing is put around it.
+   * characters that each token stands for, in UTF-16 units. Nothing is put around.
    */
   encode_with_spans(text: string, outside: readonly Span[] = []): TokenSpans {
-    const { normalize } = this.files;
     const touches = (from: number, to: number) => outside.some(({ start, end }) => start < to && end > from);
-    const allowed: Allowed = (token, from, to) => !is_control(token) || !touches(from, to);
-    const [ids, spans]: [number[], Span[]] = [[], []];
-    for (const part of this.stretches(text.toWellFormed(), allowed)) {
-      const { from, to } = part;
-      const bytes = part.ids.map((id) => this.id_to_bytes(id));
-      const own =
-        part.normalized === undefined
-          ? [{ start: 0, end: to - from }]
-          : token_spans(text.slice(from, to), part.normalized, bytes, (one) => normalize(one, false));
-      for (const [i, id] of part.ids.entries()) {
-        ids.push(id);
-        spans.push({ start: from + own[i]!.start, end: from + own[i]!.end });
+    return this.tokenize(text.toWellFormed(), (token, from, to) => !is_control(token) || !touches(from, to), true);
+  }
+
+  /**
+   * @param allowed whether this token may be found at this place of the text
+   * @param spanned whether spans are asked for
+   */
+  private tokenize(
+    text: string,
+    allowed: (token: AddedToken, from: number, to: number) => boolean,
+    spanned: boolean,
+  ): TokenSpans {
+    const { normalize, pre_tokenize, model } = this.files;
+    const ids: number[] = [];
+    const spans: Span[] = [];
+    for (const cut of this.added.cut(text, allowed)) {
+      if ("id" in cut) {
+        ids.push(cut.id);
+        spans.push({ start: cut.from, end: cut.to });
+        continue;
       }
+      const begins = cut.from === 0;
+      const own: number[] = [];
+      const normalized = normalize(cut.text, begins);
+      let place: ((offset: number) => number) | undefined;
+      const at = (offset: number) => cut.from + (place ??= align(cut.text, normalized))(offset);
+      const allowed_here = (token: AddedToken, from: number, to: number) => allowed(token, at(from), at(to));
+      for (const part of this.added_normalized.cut(normalized, allowed_here)) {
+        if ("id" in part) own.push(part.id);
+        else {
+          const piece = { text: part.text, first: begins && part.from === 0 };
+          for (const { text: word } of pre_tokenize([piece])) for (const id of model.encode(word)) own.push(id);
+        }
+      }
+      for (const id of own) ids.push(id);
+      if (spanned)
+        for (const { start, end } of this.spans_of(own, cut.text))
+          spans.push({ start: start + cut.from, end: end + cut.from });
     }
     return { ids, spans };
   }
 
-  /** A text as its added tokens, and the tokens of what is between them; with the normalised text that those were made from. */
-  private *stretches(
-    text: string,
-    allowed: Allowed,
-  ): Generator<{ ids: readonly number[]; from: number; to: number; normalized?: string }> {
-    const { normalize, pre_tokenize, model } = this.files;
-    for (const cut of this.added.cut(text, allowed)) {
-      if ("id" in cut) {
-        yield { ids: [cut.id], from: cut.from, to: cut.to };
-        continue;
-      }
-      const begins = cut.from === 0;
-      const normalized = normalize(cut.text, begins);
-      let align: ((place: number) => number) | undefined;
-      const place = (at: number): number => {
-        align ??= alignment(cut.text, normalized, (one) => normalize(one, false));
-        return cut.from + (at === normalized.length ? cut.text.length : align(at));
-      };
-      const parts = this.added_normalized.cut(normalized, (token, from, to) => allowed(token, place(from), place(to)));
-      for (const part of parts) {
-        if ("id" in part) {
-          yield { ids: [part.id], from: place(part.from), to: place(part.to) };
-          continue;
-        }
-        const ids: number[] = [];
-        const piece = { text: part.text, first: begins && part.from === 0 };
-        for (const { text: word } of pre_tokenize([piece])) for (const id of model.encode(word)) ids.push(id);
-        const whole = part.text === normalized;
-        const [from, to] = whole
-          ? [cut.from, cut.from + cut.text.length]
-          : [place(part.from), place(part.from + part.text.length)];
-        yield { ids, from, to, normalized: part.text };
-      }
+  /** The characters of `text` that its tokens stand for: a part of a character counts as the whole. */
+  private spans_of(ids: readonly number[], text: string): Span[] {
+    const tokens = ids.map((id) => this.id_to_bytes(id));
+    const bytes = Buffer.concat(tokens);
+    const decoded = new TextDecoder("utf-8", { ignoreBOM: true }).decode(bytes);
+    const place = align(text, decoded);
+    // From bytes to UTF-16 units: by the first byte of each character.
+    const starts = new Uint32Array(bytes.length + 1);
+    let unit = 0;
+    for (const [i, byte] of bytes.entries()) {
+      const continues = byte >= 0x80 && byte < 0xc0;
+      starts[i] = continues ? starts[i - 1]! : unit;
+      if (!continues) unit += byte >= 0xf0 ? 2 : 1;
     }
+    starts[bytes.length] = unit;
+    let end = 0;
+    return tokens.map((token) => {
+      const start = end;
+      end += token.length;
+      const last = end > start ? starts[end - 1]! : starts[start]!;
+      const after = end > start ? last + (decoded.codePointAt(last)! > 0xffff ? 2 : 1) : last;
+      return { start: place(Math.min(starts[start]!, decoded.length)), end: place(Math.min(after, decoded.length)) };
+    });
   }
 
   private check(id: number): number {

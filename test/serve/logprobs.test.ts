@@ -148,7 +148,7 @@ test("a completion's text_offset counts code points; its likeliest hold the toke
   const ids = tokenizer.encode("👩 x", { add_special_tokens: false });
   t.mock.method(model.engine, "generate", async function* (): AsyncGenerator<GeneratedToken> {
     // The letter A, and the byte that is its name in the vocabulary, have one text.
-    const [letter, byte] = [tokenizer.convert_tokens_to_ids("A"), tokenizer.convert_tokens_to_ids("<0x41>")];
+    const [letter, byte] = [tokenizer.convert_tokens_to_ids("A")!, tokenizer.convert_tokens_to_ids("<0x41>")!];
     for (const token_id of ids)
       yield {
         sequence: 0,

@@ -10,7 +10,9 @@ export class TemplateError extends Error {
 }
 
 export const STEP = 16;
-const LIMIT = 256_000_000;
+const LIMIT = 48_000_000;
+/** More for each character that a template is given: long conversations take longer. */
+const PER_CHARACTER = 64;
 /** Characters of one text. */
 export const MAX_TEXT = 20_000_000;
 let left = 0;
@@ -24,13 +26,18 @@ export function charge(units: number): void {
   }
 }
 
+/** A text from outside gives its share. */
+export function credit(characters: number): void {
+  left += PER_CHARACTER * characters;
+}
+
 /** Runs `work`, and everything that it calls, on a budget of its own. */
 export function on_budget<T>(work: () => T): T {
   left = LIMIT;
   try {
     return work();
   } catch (error) {
-    if (error instanceof RangeError) throw new TemplateError("nests too deeply", { cause: error });
-    throw error;
+    if (error instanceof TemplateError) throw error;
+    throw new TemplateError(error instanceof RangeError ? "nests too deeply" : String(error), { cause: error });
   }
 }

@@ -119,11 +119,11 @@ function indent(value: Value, width: Given, first: Given, blank: Given): Text {
   return flag(first) ? Text.join([space, joined]) : joined;
 }
 
-function truncate(value: Value, length: Given, kill_words: Given, end: Given, leeway: Given): Text {
-  const whole = str(value);
+function truncate(value: Value, length: Given, kill_words: Given, end: Given, leeway: Given): Value {
   const ellipsis = end === undefined ? text("...") : as_text(end, "end");
   const limit = as_int(length, 255);
-  if (whole.size <= limit + as_int(leeway, 5)) return whole;
+  if (length_of(value) <= limit + as_int(leeway, 5)) return value;
+  const whole = as_text(value, "truncate");
   if (limit < ellipsis.size) error(`expected length >= ${ellipsis.size}, got ${limit}`);
   const cut = whole.cut(0, whole.offset(limit - ellipsis.size));
   return Text.join([flag(kill_words) ? cut : cut.split(text(" "), 1, true)[0]!, ellipsis]);
@@ -300,16 +300,30 @@ const filters: Record<string, Filter> = {
     (value) => {
       if (value instanceof Text || !(value instanceof Dict || value instanceof List)) return url_part(str(value), "/");
       const pairs = value instanceof Dict ? value.entries() : value.items.map((item) => iterate(item));
-      return Text.join(pairs.map(([key, item]) => Text.join([url_part(str(key!), ""), text("="), url_part(str(item!), "")])), text("&"));
+      const quoted = (one: Value) => url_part(str(one), "").replace(text("%20"), text("+"));
+      return Text.join(
+        pairs.map(([key, item, ...more]) => {
+          if (key === undefined || item === undefined || more.length > 0) error("urlencode needs pairs");
+          return Text.join([quoted(key!), text("="), quoted(item!)]);
+        }),
+        text("&"),
+      );
     },
   ],
-  wordcount: ["", (value) => BigInt(str(value).value.match(/[\p{L}\p{N}\p{M}_]+/gu)?.length ?? 0)],
+  wordcount: [
+    "",
+    (value) => {
+      charge(32 * str(value).value.length);
+      return BigInt(str(value).value.match(/[\p{L}\p{N}_]+/gu)?.length ?? 0);
+    },
+  ],
 }; // biome-ignore format: a table
 
 /** The filters that call others. */
 function higher(name: string, value: Value, args: Args): Value | undefined {
   const [first, ...rest] = args.positional;
   if (name === "map") {
+    if (!truth(value)) return new Generator([]);
     if (first === undefined && args.named.has("attribute")) {
       const [attribute, otherwise] = take("map", args, "attribute default?");
       return new Generator(iterate(value).map(getter(attribute, false, otherwise)));
@@ -357,7 +371,7 @@ const modulo = (value: Value, by: Value) => arithmetic("%", value, by);
 
 const tests: Record<string, Test> = {
   boolean: ["", (value) => typeof value === "boolean"],
-  callable: ["", (value) => value instanceof Callable || (value instanceof Instance && value.attributes("__call__") !== undefined)],
+  callable: ["", (value) => value instanceof Callable || value instanceof Undefined || (value instanceof Instance && value.attributes("__call__") !== undefined)],
   defined: ["", (value) => !(value instanceof Undefined)],
   divisibleby: ["num", (value, by) => equal(modulo(value, by), 0n)],
   eq: equal_to, equalto: equal_to, "==": equal_to,

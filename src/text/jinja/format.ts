@@ -1,5 +1,5 @@
 /** Python's `%` formatting, `str.format` and rounding. */
-import { charge } from "./budget.js";
+import { charge, STEP } from "./budget.js";
 import { float_text, repr, str, text } from "./print.js";
 import { Text } from "./text.js";
 import { type Args, Dict, error, is_number, List, plain, type_name, Undefined, type Value } from "./values.js";
@@ -103,7 +103,7 @@ function general(number: number, precision: number, alternate: boolean): string 
 }
 
 function format_number(value: bigint | number, spec: Spec): Text {
-  charge((spec.precision ?? 0) + spec.width);
+  charge((spec.precision ?? 0) + spec.width + 16 * STEP);
   const negative = value < 0 || Object.is(value, -0);
   const sign = negative ? "-" : spec.sign === "+" || spec.sign === " " ? spec.sign : "";
   const body = digits_of(value, spec);
@@ -115,7 +115,8 @@ const conversion = /%(?:\(([^()]*)\))?([-+ #0]*)(\*|\d+)?(?:\.(\*|\d+)?)?[hlL]?(
 
 /** `left % right` */
 export function percent_format(left: Text, right: Value): Text {
-  const values = right instanceof List && right.kind === "tuple" ? [...right.items] : [right];
+  const is_tuple = right instanceof List && right.kind === "tuple";
+  const values = is_tuple ? [...right.items] : [right];
   let used = 0;
   const next = (): Value => (used < values.length ? values[used++]! : error("not enough arguments for format string"));
   const star = (value: string | undefined): number =>
@@ -148,7 +149,11 @@ export function percent_format(left: Text, right: Value): Text {
     parts.push(percent_one(value, spec));
   }
   if (left.value.indexOf("%", at) >= 0) error("incomplete format");
-  if (used < values.length && !(right instanceof Dict)) error("not all arguments converted during string formatting");
+  if (
+    used < values.length &&
+    (is_tuple || !(right instanceof Dict || right instanceof List || right instanceof Undefined))
+  )
+    error("not all arguments converted during string formatting");
   return Text.join([...parts, left.cut(at)]);
 }
 
@@ -158,8 +163,11 @@ function percent_one(value: Value, spec: Spec): Text {
     const shown = type === "s" ? str(value) : repr(value);
     return pad(precision === null ? shown : shown.cut(0, shown.offset(precision)), spec, ">");
   }
-  if (type === "c")
-    return pad(value instanceof Text ? value : text(String.fromCodePoint(Number(plain(value as bigint)))), spec, ">");
+  if (type === "c") {
+    if (value instanceof Text && value.size === 1) return pad(value, spec, ">");
+    if (typeof value !== "bigint" || value < 0n || value > 0x10ffffn) return error("%c requires int or char");
+    return pad(text(String.fromCodePoint(Number(value))), spec, ">");
+  }
   if (!"diouxXeEfFgG".includes(type)) return error(`unsupported format character '${type}'`);
   if (!is_number(value)) return error(`%${type} format: a real number is required, not ${type_name(value)}`);
   const number = plain(value);
@@ -184,10 +192,10 @@ function format_value(value: Value, form: string): Text {
   const match = spec_form.exec(form) ?? error(`Invalid format specifier '${form}'`);
   const [, fill, align = "", sign = "", alternate, zero, width, group = "", precision, type = ""] = match;
   const spec: Spec = {
-    fill: fill ?? (zero ? "0" : " "), align: align || (zero ? "=" : ""), sign, alternate: alternate !== "", width: Number(width),
+    fill: fill ?? (zero ? "0" : " "), align: align || (zero && is_number(value) ? "=" : ""), sign, alternate: alternate !== "", width: Number(width),
     group, precision: precision === undefined ? null : Number(precision), type,
   }; // biome-ignore format: two lines
-  if (is_number(value) && !(typeof value === "boolean" && type === "")) {
+  if (is_number(value) && !(typeof value === "boolean" && form === "")) {
     const number = plain(value);
     return format_number(typeof number === "bigint" && /[eEfFgG%]/.test(type) ? Number(number) : number, spec);
   }
@@ -195,6 +203,8 @@ function format_value(value: Value, form: string): Text {
     return error(`unsupported format string passed to ${type_name(value)}.__format__`);
   if (type !== "" && type !== "s")
     return error(`Unknown format code '${type}' for object of type '${type_name(value)}'`);
+  if (sign !== "" || spec.alternate || group !== "" || spec.align === "=")
+    return error(`'${form}' is not a format of a text`);
   const shown = str(value);
   return pad(spec.precision === null ? shown : shown.cut(0, shown.offset(spec.precision)), spec, "<");
 }

@@ -132,14 +132,18 @@ function run_loop(statement: Statement & { type: "for" }, scope: Scope, out: Tex
   };
   const state = { index: 0, changed: undefined as Value | undefined };
   const loop = loop_object(items, state, depth, again);
+  // Jinja's `else` runs unless an iteration came to its end, so also after `break` in the first.
+  let completed = false;
   for (const [index, item] of items.entries()) {
     state.index = index;
     const inner = new Scope(scope);
     inner.set("loop", loop);
     assign(target, item, inner);
-    if (run_all(body, inner, out) === "break") break;
+    const jump = run_all(body, inner, out);
+    completed ||= !jump;
+    if (jump === "break") break;
   }
-  if (items.length === 0) run_all(otherwise, new Scope(scope), out);
+  if (!completed) run_all(otherwise, new Scope(scope), out);
 }
 
 function loop_object(

@@ -249,7 +249,6 @@ const list_methods: Record<string, Method<List>> = {
       return at < 0 ? error("the value is not in the list") : BigInt(at);
     },
   ],
-  copy: ["", ({ items, kind }) => new List(items, kind)],
 };
 
 const dict_methods: Record<string, Method<Dict>> = {
@@ -295,10 +294,13 @@ function bound<Self>(self: Self, methods: Record<string, Method<Self>>, name: st
 export function method_of(object: Value, name: string): Callable | undefined {
   charge(STEP);
   if (object instanceof Text) {
-    charge(object.value.length);
+    if (!/^(l|r|)strip$|with$|fix$|^format$/.test(name)) charge(object.value.length);
     return bound(object, text_methods, name);
   }
-  if (object instanceof List) return object.kind.startsWith("dict_") ? undefined : bound(object, list_methods, name);
+  if (object instanceof List) {
+    if (name === "copy" && object.kind === "list") return new Callable(name, () => object);
+    return object.kind.startsWith("dict_") ? undefined : bound(object, list_methods, name);
+  }
   if (object instanceof Dict) return bound(object, dict_methods, name);
   return typeof object === "number" ? bound(object, float_methods, name) : undefined;
 }

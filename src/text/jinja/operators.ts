@@ -145,7 +145,7 @@ export function get_slice(object: Value, start: Value, stop: Value, step: Value)
   };
   if (object instanceof Undefined) return error(object.problem);
   if (!(object instanceof Text) && !(object instanceof List && !object.kind.startsWith("dict_")))
-    return new Undefined(`${type_name(object)} object has no slices`);
+    return error(`'${type_name(object)}' object is not subscriptable`);
   const by = whole(step, 1);
   if (by === 0) return error("slice step cannot be zero");
   const length = object instanceof Text ? object.size : object.items.length;

@@ -33,6 +33,7 @@ function repr_text(value: Text): Text {
   const quote = value.value.includes("'") && !value.value.includes('"') ? '"' : "'";
   const escaped = value.map((part) =>
     part.replace(/[\\'"]|[^ -~]/gu, (character) => {
+      charge(STEP);
       if (character === quote || character === "\\") return `\\${character}`;
       if (!not_printable.test(character)) return character;
       if (character === "\n") return "\\n";
@@ -117,7 +118,10 @@ const short: Record<string, string> = {
 function dump_text(value: Text, ascii: boolean): Text {
   // biome-ignore lint/suspicious/noControlCharactersInRegex: these are what JSON escapes
   const pattern = ascii ? /["\\\u0000-\u001f]|[^ -~]/g : /["\\\u0000-\u001f]/g;
-  const escaped = (unit: string) => short[unit] ?? `\\u${unit.charCodeAt(0).toString(16).padStart(4, "0")}`;
+  const escaped = (unit: string) => {
+    charge(STEP);
+    return short[unit] ?? `\\u${unit.charCodeAt(0).toString(16).padStart(4, "0")}`;
+  };
   return Text.join([text('"'), value.map((part) => part.replace(pattern, escaped)), text('"')]);
 }
 

@@ -5,6 +5,7 @@ import { charge, MAX_TEXT, TemplateError } from "./budget.js";
 export interface Mark {
   readonly start: number;
   readonly end: number;
+  /** 0 or more: stretches of one source that meet become one. */
   readonly source: number;
 }
 
@@ -15,6 +16,9 @@ const spaces = new RegExp(`[${SPACE}]+`, "g");
 const is_space = new RegExp(`^[${SPACE}]$`);
 // biome-ignore lint/suspicious/noControlCharactersInRegex: Python ends lines at them
 const line_end = /\r\n|[\n\r\v\f\x1c-\x1e\x85\u2028\u2029]/g;
+
+/** What one more part of a split text costs. */
+const PIECE = 192;
 
 export class Text {
   private counted: number | undefined;
@@ -49,7 +53,8 @@ export class Text {
     const add = ({ value, marks }: Text): void => {
       for (const { start, end, source } of marks) {
         const last = all.at(-1);
-        if (last?.source === source && last.end === at + start) all[all.length - 1] = { ...last, end: at + end };
+        if (source >= 0 && last?.source === source && last.end === at + start)
+          all[all.length - 1] = { ...last, end: at + end };
         else all.push({ start: at + start, end: at + end, source });
       }
       at += value.length;
@@ -153,25 +158,33 @@ export class Text {
     if (separator === null) {
       const inner = this.strip(null, limit < 0 ? 3 : from_end ? 2 : 1);
       if (inner.value === "") return [];
-      for (const match of inner.value.matchAll(spaces))
+      for (const match of inner.value.matchAll(spaces)) {
+        charge(PIECE);
         if (match.index > 0 && match.index + match[0].length < inner.value.length)
           found.push([match.index, match.index + match[0].length]);
+      }
       const pieces = inner.pieces(pick(found, limit, from_end));
       // The rest beyond the limit keeps the spaces at its far end alone.
       if (limit < 0) return pieces;
       const rest = from_end ? 0 : pieces.length - 1;
       pieces[rest] = pieces[rest]!.strip(
         null,
-        from_end ? (found.length > limit ? 2 : 3) : found.length > limit ? 1 : 3,
+        from_end ? (found.length >= limit ? 2 : 3) : found.length >= limit ? 1 : 3,
       );
       return pieces;
     }
     const width = separator.value.length;
     if (from_end) {
-      for (let at = value.length; (at = at < width ? -1 : value.lastIndexOf(separator.value, at - width)) >= 0; )
-        found.unshift([at, at + width]);
+      for (let at = value.length; (at = at < width ? -1 : value.lastIndexOf(separator.value, at - width)) >= 0; ) {
+        charge(PIECE);
+        found.push([at, at + width]);
+      }
+      found.reverse();
     } else {
-      for (let at = 0; (at = value.indexOf(separator.value, at)) >= 0; at += width) found.push([at, at + width]);
+      for (let at = 0; (at = value.indexOf(separator.value, at)) >= 0; at += width) {
+        charge(PIECE);
+        found.push([at, at + width]);
+      }
     }
     return this.pieces(pick(found, limit, from_end));
   }
@@ -192,6 +205,7 @@ export class Text {
     const lines: Text[] = [];
     let at = 0;
     for (const match of this.value.matchAll(line_end)) {
+      charge(PIECE);
       const end = match.index + match[0].length;
       lines.push(this.cut(at, keep_ends ? end : match.index));
       at = end;
@@ -201,7 +215,6 @@ export class Text {
   }
 
   private pieces(gaps: readonly [number, number][]): Text[] {
-    charge(gaps.length * 64);
     let at = 0;
     const pieces = gaps.map(([start, end]) => {
       const piece = this.cut(at, start);

@@ -1,4 +1,5 @@
 /** `strftime`. */
+import { charge, STEP } from "./budget.js";
 
 const days = ["Sunday", "Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday"];
 const months = "January February March April May June July August September October November December".split(" ");
@@ -35,6 +36,7 @@ export function strftime(date: Date, format: string): string {
     R: () => whole("%H:%M"), r: () => whole("%I:%M:%S %p"), c: () => whole("%a %b %e %H:%M:%S %Y"), n: () => "\n", t: () => "\t", "%": () => "%",
   }; // biome-ignore format: a table
   return format.replace(/%([-_0^]?)(.)/gs, (all, flag: string, letter: string) => {
+    charge(64 * STEP);
     const made = forms[letter]?.();
     if (made === undefined) return all;
     const [value, fill, width] = typeof made === "string" ? [made, " ", 0] : made;

@@ -1,5 +1,5 @@
 /** Python's values, as far as templates meet them. An int is a bigint and a float a number. */
-import { charge, STEP, TemplateError } from "./budget.js";
+import { charge, credit, STEP, TemplateError } from "./budget.js";
 import { Text } from "./text.js";
 
 export type Value = null | boolean | bigint | number | Text | List | Dict | Generator | Undefined | Callable | Instance;
@@ -103,6 +103,7 @@ export const or_else = <T>(value: T | undefined, otherwise: () => T): T => (valu
 export function to_value(data: unknown, source: number | null): Value {
   charge(STEP);
   if (data === null || data === undefined) return null;
+  if (typeof data === "string") credit(data.length);
   if (typeof data === "string") return source === null ? new Text(data) : Text.from(data, source);
   if (typeof data === "boolean" || typeof data === "bigint") return data;
   if (typeof data === "number") return Number.isSafeInteger(data) && !Object.is(data, -0) ? BigInt(data) : data;
@@ -128,7 +129,10 @@ function hash_of(key: Value): string {
   if (key === null) return "none";
   if (key instanceof Undefined) return "undefined";
   if (key instanceof List && key.kind === "tuple")
-    return key.items.map(hash_of).reduce((all, hash) => new Text(`${all}${hash.length}:${hash}`).value, "t");
+    return key.items.map(hash_of).reduce((all, hash) => {
+      charge(4 * (all.length + hash.length));
+      return `${all}${hash.length}:${hash}`;
+    }, "t");
   return error(`unhashable type: '${type_name(key)}'`);
 }
 
