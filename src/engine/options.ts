@@ -140,8 +140,11 @@ function unknown_option(name: string, value: unknown, table: OptionTable, where:
   );
 }
 
-const shown = (value: unknown): string =>
-  (typeof value === "function" ? "of type function" : (JSON.stringify(value) ?? String(value))).slice(0, 60);
+const shown = (value: unknown): string => {
+  if (typeof value === "function") return "of type function";
+  // JSON has no NaN.
+  return (typeof value === "number" ? String(value) : (JSON.stringify(value) ?? String(value))).slice(0, 60);
+};
 
 function bad_option(given: string, expected: string, todo: string): BimedixError {
   return new BimedixError("bad_option", { given, expected, todo });

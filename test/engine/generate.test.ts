@@ -265,6 +265,11 @@ describe("options that are not supported are refused by name", () => {
   });
 });
 
+test("a call without a batch is refused as one", async () => {
+  for (const given of [undefined, {}, { input_ids: [1, 2] }, { input_ids: [] }])
+    await rejects(model.generate(given as unknown as ModelGenerateOptions), "bad_option", /not a batch/);
+});
+
 test("docs/options.md lists every option", async () => {
   const text = await readFile(join(root, "docs/options.md"), "utf8");
   for (const table of [generation_options, pretrained_options, tokenizer_options])

@@ -336,7 +336,7 @@ describe("the process", () => {
     });
 
   test("38 SIGTERM lets answers end", async () => {
-    const { child, url } = await serve(["--grace", "20"]);
+    const { child, url } = await serve(["--grace", "600"]);
     const response = await ask(url);
     child.kill("SIGTERM");
     await sleep(20);
