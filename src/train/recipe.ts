@@ -8,6 +8,7 @@ import { z } from "zod";
 import { BimedixError } from "../errors.js";
 import { read_text } from "../files.js";
 import { lora_targets } from "../model/adapter.js";
+import { did_you_mean } from "../nearest.js";
 import { schedules } from "./optimizer.js";
 
 const count = (minimum = 1) => z.int().min(minimum);
@@ -178,7 +179,8 @@ function explain(issue: z.core.$ZodIssue): string[] {
   const at = issue.path.join(".") || "the recipe";
   if (issue.code === "unrecognized_keys") {
     const inside = issue.path.length > 0 ? ` in ${at}` : "";
-    return issue.keys.map((key) => `unknown key ${key}${inside}`);
+    const shape = issue.path[0] === "adapter" ? adapter.shape : issue.path.length > 0 ? dataset.shape : schema.shape;
+    return issue.keys.map((key) => `unknown key ${key}${inside}${did_you_mean(key, Object.keys(shape))}`);
   }
   // Of a union only the branch that was meant says something: the object, unless a text was given.
   if (issue.code === "invalid_union") {
