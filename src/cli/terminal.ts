@@ -83,7 +83,8 @@ export class WordWrap {
     const at = this.column + string_width(spaces.replaceAll("\t", "        "));
     const fits = columns === 0 || at + width <= columns || this.column === 0;
     this.column = fits ? at + width : width;
-    if (columns > 0) this.column %= columns;
+    // The screen breaks a word that is wider than itself.
+    if (columns > 0 && this.column > columns) this.column = ((this.column - 1) % columns) + 1;
     return fits ? spaces + word : `\n${word}`;
   }
 }

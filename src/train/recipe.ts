@@ -103,7 +103,7 @@ export type SourceRecipe = z.infer<typeof source>;
 export type AdapterRecipe = z.infer<typeof adapter>;
 
 /**
- * Reads a recipe. `overrides` are `key=value` or `key.key=value`, the value in YAML.
+ * Reads a recipe. `overrides` are `key=value` or `key.key=value`, the value in YAML; `~` takes the key out.
  * @throws BimedixError file_not_found, bad_recipe with every problem at once
  */
 export async function read_recipe(file: string, overrides: readonly string[] = []): Promise<Recipe> {
@@ -133,7 +133,9 @@ export function parse_recipe(text: string, name: string, overrides: readonly str
         .split(".")
         .map((key) => (/^\d+$/.test(key) ? Number(key) : key));
       try {
-        document.setIn(path, value.toJS());
+        const set: unknown = value.toJS();
+        if (set === null) document.deleteIn(path);
+        else document.setIn(path, set);
       } catch {
         problems.push(`${JSON.stringify(override)} sets a key inside a value that has none`);
       }
