@@ -25,7 +25,9 @@ export async function chat(words: readonly string[], options: ChatOptions): Prom
     const assistant = await load_assistant(options);
     const output = stdout.isTTY ? stdout : stderr;
     const load = (model: string) => load_assistant({ ...options, model });
-    const conversation = new Conversation(assistant, { input: stdin, output, answers, system: options.system, load });
+    const { system } = options;
+    const places = { input: stdin, output, answers_to: stdout };
+    const conversation = new Conversation(assistant, { ...places, answers, system, load });
     const off = on_signals((signal) => {
       conversation.leave();
       end_by(signal);

@@ -108,7 +108,7 @@ class VerbCommand extends Command {
           : code === "commander.optionMissingArgument"
             ? `${this.written(quoted.split(" ")[0]!)} without its value`
             : code === "commander.excessArguments"
-              ? `${this.args.length} arguments (${this.args.map(text_of).join(" ")})`
+              ? `too many arguments (${this.args.map(text_of).join(" ")})`
               : "";
     if (!given) return this.unknown(quoted.split("=")[0]!);
     throw usage_error(this.verb, given, quoted.startsWith("--") ? quoted : usage_of(this.verb));

@@ -4,7 +4,7 @@ import { fileURLToPath } from "node:url";
 import { type Answering, type AnswerOptions, Assistant, notice } from "../assistant/assistant.js";
 import { RemoteAssistant } from "../assistant/remote.js";
 import { asked_sampling, check_sampling } from "../engine/sampler.js";
-import { BimedixError } from "../errors.js";
+import { aborted, BimedixError } from "../errors.js";
 import { read_text } from "../files.js";
 import { parse_dtype } from "../model/convert.js";
 import { language_of } from "../text/arabic.js";
@@ -40,7 +40,16 @@ export function progress_bar(label: string): (progress: { file?: string; done: n
   };
 }
 
-export const is_url = (model: string) => /^https?:\/\//.test(model);
+/** Whether a model is on a server. @throws BimedixError bad_option for half a URL */
+export function is_url(model: string): boolean {
+  if (!/^https?:\/\//.test(model)) return false;
+  if (URL.canParse(model)) return true;
+  throw new BimedixError("bad_option", {
+    given: `--model ${model}`,
+    expected: "the URL of a server's /v1, such as http://127.0.0.1:8000/v1",
+    todo: "correct it",
+  });
+}
 
 /** A model of this machine or, by the URL of a server's `/v1`, of another. */
 export function load_assistant({ model = embedded_model, adapter, dtype }: ModelOptions): Promise<Answering> {
@@ -76,7 +85,7 @@ export function answer_options(options: GenerationOptions): AnswerOptions {
   };
   const set = Object.fromEntries(Object.entries(given).filter(([, value]) => value !== undefined));
   check_sampling(set);
-  return { ...set, signal: reader_left };
+  return set;
 }
 
 let input_was_read = false;
@@ -152,6 +161,7 @@ export async function show(pieces: AsyncIterable<string>, output: Output = proce
     for await (const piece of pieces) {
       text += piece;
       output.write(wrap?.push(printable(piece)) ?? piece);
+      if (reader_left.aborted) throw aborted();
     }
   } catch (error) {
     if (text) end();

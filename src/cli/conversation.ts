@@ -24,6 +24,8 @@ const QUOTES = '"""';
 export interface ConversationOptions {
   input: TerminalInput;
   output: Output & Writable;
+  /** Where answers go when that is not the screen, as in `bimedix | tee notes.txt`. */
+  answers_to?: Output;
   answers: AnswerOptions;
   system?: string | undefined;
   /** Another model, for /model. */
@@ -168,7 +170,7 @@ export class Conversation {
       }
     };
     try {
-      await show(pieces(), options.output);
+      await show(pieces(), options.answers_to ?? options.output);
     } catch (error) {
       if (!(error instanceof BimedixError && error.code === "aborted")) throw error;
       if (!this.ended) this.say("(stopped)");

@@ -189,7 +189,12 @@ async function choose_tasks(names: string, data: string | undefined): Promise<Ta
       todo: "check the path, or leave it out to load them from the hub",
     });
   }
-  return [...chosen.values()];
+  if (chosen.size > 0) return [...chosen.values()];
+  throw new BimedixError("bad_option", {
+    given: `--tasks ${JSON.stringify(names)} without a task`,
+    expected: "names of tasks or groups, or files, with commas between",
+    todo: "bimedix eval --list shows all",
+  });
 }
 
 export function list_tasks(): void {

@@ -26,7 +26,7 @@ const source = z.strictObject({
 const dataset = source.extend({ repeat: count().default(1).describe("how often an epoch holds it") });
 
 const adapter = z.strictObject({
-  r: count().describe("rank"),
+  r: count().max(65536).describe("rank"),
   lora_alpha: positive.describe("the adapter is scaled by lora_alpha / r"),
   lora_dropout: share.default(0).describe("of the adapters' inputs"),
   use_rslora: z.boolean().default(false).describe("scale by lora_alpha / sqrt(r) instead"),
@@ -141,7 +141,13 @@ export function parse_recipe(text: string, name: string, overrides: readonly str
       }
     }
   }
-  const value: unknown = problems.length === 0 ? document.toJS({ maxAliasCount: 100 }) : null;
+  let value: unknown = null;
+  try {
+    if (problems.length === 0) value = document.toJS({ maxAliasCount: 100 });
+  } catch (error) {
+    // An alias without its anchor, or of thousands of copies.
+    problems.push((error as Error).message);
+  }
   const parsed = problems.length === 0 ? schema.safeParse(value) : null;
   if (parsed && !parsed.success) problems.push(...parsed.error.issues.flatMap(explain));
   if (typeof value === "object" && value !== null) problems.push(...impossible(value));

@@ -80,6 +80,26 @@ test("what fails is one line and exits with 1", () => {
   }
 });
 
+test("what cannot be meant is one line and exits with 2", () => {
+  const cases: [string[], RegExp][] = [
+    [[], /no question/],
+    [["hi", "--top_p", "7"], /^bimedix: --top_p 7; /],
+    [["hi", "--temperature", "-1"], /^bimedix: --temperature -1; expected a number from 0/],
+    [["sevre"], /did you mean bimedix serve\?/],
+    [["eval", "--tasks", ""], /without a task/],
+    [["eval", "--tasks", "bimedx_en"], /bimedx_en/],
+    [["serve", "--model", "http://"], /^bimedix: --model http:\/\/; expected the URL/],
+    [["mcqa", "--question", "q", "--options", "a"], /2 to 10/],
+  ];
+  for (const [args, mentions] of cases) {
+    const { status, stdout, stderr } = bimedix(args);
+    assert.equal(status, 2, `${args.join(" ")} ${stderr}`);
+    assert.equal(stdout, "");
+    assert.match(stderr, mentions);
+    assert.match(stderr, /^[^\n]*\n$/);
+  }
+});
+
 test("train refuses an option that belongs to the other engine", () => {
   const recipe = join(root, "recipes/bimedix-nano.yaml");
   const here = bimedix(["train", recipe, "--dry-run"]);

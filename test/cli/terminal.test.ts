@@ -133,14 +133,20 @@ class Echo implements Partial<Answering> {
   }
 }
 
-function conversation(columns = 60) {
+function conversation(columns = 60, answers_to?: Screen) {
   process.env.TERM = "xterm";
   const input = Object.assign(new PassThrough(), { raw: false, setRawMode: (mode: boolean) => (input.raw = mode) });
   const output = new Screen(columns);
   const model = new Echo();
   const answering = model as unknown as Answering;
   const load = async () => answering;
-  const run = new Conversation(answering, { input, output, answers: {}, load, system: undefined }).run();
+  const run = new Conversation(answering, {
+    input,
+    output,
+    answers: {},
+    load,
+    ...(answers_to && { answers_to }),
+  }).run();
   const type = (text: string | Uint8Array) => input.write(text);
   const asked = () => model.asked.at(-1)!.map(({ content }) => content);
   return { input, output, model, run, type, asked };
@@ -249,6 +255,18 @@ describe("a conversation", () => {
     assert.deepEqual(asked(), ["Be brief.", "dddd"]);
     type("exit\r");
     await run;
+  });
+
+  test("answers go to a file where the output does, and wide characters are deleted whole", async () => {
+    const file = new Screen(0);
+    const { output, run, type, asked } = conversation(60, file);
+    await output.shows("> ");
+    type("请翻译مرحبا\x7f\x7f\x7f\x7f\x7f\x7f\x7f头痛\r");
+    await file.shows("<3>\n");
+    assert.deepEqual(asked(), ["请头痛"]);
+    type("\x04");
+    await run;
+    assert.ok(!output.text.includes("<3>"));
   });
 
   test("mistakes are said and forgotten; the history is there", async () => {

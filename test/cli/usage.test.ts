@@ -150,7 +150,7 @@ describe("options", () => {
     refused(["mcqa", "--options", "a", "b"], /no --question <text>; .*bimedix mcqa --help/);
     refused(["merge", "a", "b"], /no --output <dir>/);
     refused(["compare", "a"], /no <b>/);
-    refused(["merge", "a", "b", "c", "--output", "d"], /3 arguments \(a b c\)/);
+    refused(["merge", "a", "b", "c", "--output", "d"], /too many arguments \(a b c\)/);
   });
 
   test("text may begin with a dash, be a negative number, and after -- be anything", () => {

@@ -112,6 +112,7 @@ describe("a recipe", () => {
   });
 
   test("that is not YAML, or an override that is none, is said", () => {
+    assert.match(problem(`${good}\nseed: *nobody`), /Unresolved alias.*nobody/);
     assert.match(problem("a: [1"), /r\.yaml with/);
     assert.match(problem("- 1\n- 2"), /expected object|the recipe/);
     assert.match(problem(""), /the recipe/);
