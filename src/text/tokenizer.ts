@@ -180,6 +180,10 @@ class TokenizerMethods {
   apply_chat_template(batch: readonly ChatMessage[][], options: ApplyOptions & { return_dict: true }): ChatBatch;
   apply_chat_template(
     conversation: readonly ChatMessage[] | readonly ChatMessage[][],
+    options?: ApplyOptions,
+  ): number[] | number[][] | string | string[] | ChatEncoding | ChatBatch;
+  apply_chat_template(
+    conversation: readonly ChatMessage[] | readonly ChatMessage[][],
     options: ApplyOptions = {},
   ): number[] | number[][] | string | string[] | ChatEncoding | ChatBatch {
     return apply_chat_template(this, conversation, options);
