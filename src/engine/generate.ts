@@ -73,8 +73,9 @@ export function prepare_call(given: ModelGenerateOptions, defaults: GenerationCo
   const own = check_generation_options(options) as Omit<ModelGenerateOptions, "input_ids">;
   const unpadded = without_padding(inputs, attention_mask);
   const longest = Math.max(...unpadded.map(({ length }) => length));
-  const { stop, stop_strings, streamer, max_time = Number.POSITIVE_INFINITY, num_return_sequences = 1, ...rest } = own;
-  const { max_length: _, min_length: __, ...model } = defaults;
+  const { stop, stop_strings, streamer, num_return_sequences = 1, ...rest } = own;
+  const { max_length: _, min_length: __, stop_strings: its_stops, ...model } = defaults;
+  const max_time = rest.max_time ?? model.max_time ?? Number.POSITIVE_INFINITY;
   const { max_length: ___, min_length: ____, ...whole } = { ...model, ...rest, ...lengths(own, defaults, longest) };
   if (num_return_sequences > 1 && whole.do_sample !== true)
     throw bad_option(
@@ -94,7 +95,7 @@ export function prepare_call(given: ModelGenerateOptions, defaults: GenerationCo
     prompts,
     rows: several(inputs),
     options: whole,
-    stop: [stop ?? [], stop_strings ?? []].flat(),
+    stop: [stop ?? [], stop_strings ?? (stop === undefined ? its_stops : undefined) ?? []].flat(),
     streamer,
     max_time,
   };
@@ -108,7 +109,9 @@ function lengths(
 ): Pick<GenerateOptions, "max_new_tokens" | "min_new_tokens"> {
   const by_call = own.max_new_tokens !== undefined || own.max_length !== undefined;
   const { max_new_tokens, max_length } = by_call ? own : defaults;
-  const most = max_new_tokens ?? (max_length === undefined ? undefined : max_length - longest);
+  let most = max_new_tokens ?? (max_length === undefined ? undefined : max_length - longest);
+  // A file's number is no reason to refuse a prompt.
+  if (!by_call && most !== undefined && most < 1) most = undefined;
   if (most !== undefined && most < 1)
     throw bad_option(
       `max_length ${max_length} with a prompt of ${longest} tokens`,
@@ -118,6 +121,15 @@ function lengths(
   const minimum = own.min_new_tokens !== undefined || own.min_length !== undefined ? own : defaults;
   const least = minimum.min_new_tokens ?? (minimum.min_length ?? 0) - longest;
   return { ...(most === undefined ? {} : { max_new_tokens: most }), ...(least > 0 ? { min_new_tokens: least } : {}) };
+}
+
+/** Tokens that an answer may have where its request does not say: as the model's file says, else as many as the context has. */
+export function answer_length(
+  { generation_config, config }: { generation_config: GenerationConfig; config: { max_position_embeddings: number } },
+  prompt: number,
+): number {
+  const { max_new_tokens, max_length = 0 } = generation_config;
+  return max_new_tokens ?? (max_length > prompt ? max_length - prompt : config.max_position_embeddings);
 }
 
 /** A masked token is not seen and has no position, so it is left out; but what comes after the last token would be read from it. */

@@ -3,6 +3,7 @@ import assert from "node:assert/strict";
 import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
+import { answer_length, prepare_call } from "../../src/engine/generate.js";
 import { generation_options } from "../../src/engine/generation_options.js";
 import { pretrained_options, tokenizer_options } from "../../src/engine/pretrained_options.js";
 import {
@@ -275,6 +276,18 @@ test("docs/options.md lists every option", async () => {
   for (const table of [generation_options, pretrained_options, tokenizer_options])
     for (const name of [...Object.keys(table.options), ...Object.keys(table.without_effect)])
       assert.ok(text.includes(`\`${name}\``), name);
+});
+
+test("lengths, stops and times of the model's file are defaults, and none of them refuses a prompt", () => {
+  const input_ids = [[1, 2, 3]];
+  assert.equal(prepare_call({ input_ids }, { max_length: 3 }).options.max_new_tokens, undefined);
+  assert.equal(prepare_call({ input_ids }, { max_length: 5 }).options.max_new_tokens, 2);
+  assert.throws(() => prepare_call({ input_ids, max_length: 3 }, {}), /max_length 3 with a prompt of 3 tokens/);
+  const file = { stop_strings: ["END"], max_time: 9 };
+  assert.deepEqual([prepare_call({ input_ids }, file).stop, prepare_call({ input_ids }, file).max_time], [["END"], 9]);
+  assert.deepEqual(prepare_call({ input_ids, stop: "." }, file).stop, ["."]);
+  const model = { generation_config: { max_length: 3 }, config: { max_position_embeddings: 100 } };
+  assert.deepEqual([answer_length(model, 2), answer_length(model, 3)], [1, 100]);
 });
 
 test("the nearest name is a likely one", () => {
