@@ -74,6 +74,8 @@ function in_subnet(host: string, network: string, bits: number): boolean {
   }
 }
 
+/** Callers end a request by its signal; and a connection that is kept may be closed by the other side just when a question is sent. */
+const PATIENT = { headersTimeout: 0, bodyTimeout: 0, pipelining: 0 };
 const dispatchers = new Map<string, Dispatcher>();
 
 /** `fetch`, through the environment's proxy. */
@@ -85,12 +87,26 @@ export async function http_fetch(url: string | URL, init: RequestInit = {}): Pro
   let dispatcher = dispatchers.get(key);
   if (!dispatcher) {
     // A plain request is forwarded and not tunnelled, as browsers, curl and httpx do it: many proxies tunnel to port 443 alone.
-    dispatcher = proxy ? new undici.ProxyAgent({ ...address(proxy), proxyTunnel: false }) : new undici.Agent();
+    const options = proxy && { ...address(proxy), proxyTunnel: false, clientFactory: tunnels(undici.Pool), ...PATIENT };
+    dispatcher = options ? new undici.ProxyAgent(options) : new undici.Agent(PATIENT);
     dispatchers.set(key, dispatcher);
   }
-  // Under Bun, undici is Bun's own fetch, which takes `proxy` and no dispatcher.
-  const options = { ...init, dispatcher, ...(proxy ? { proxy: proxy.href } : {}) };
+  // Under Bun, undici is Bun's own fetch, which takes `proxy` and `timeout` and no dispatcher.
+  const options = { ...init, dispatcher, ...(proxy ? { proxy: proxy.href, timeout: false } : {}) };
   return (undici.fetch as unknown as typeof fetch)(url, options as RequestInit);
+}
+
+/** undici tries again without end where a proxy closes the connection instead of answering; an error of another class ends that. */
+function tunnels(Pool: typeof import("undici").Pool) {
+  return (origin: URL, options: object): Dispatcher => {
+    const pool = new Pool(origin, options);
+    const connect = pool.connect.bind(pool) as (options: Dispatcher.ConnectOptions) => Promise<Dispatcher.ConnectData>;
+    const once = (options: Dispatcher.ConnectOptions) =>
+      connect(options).catch((error: unknown) => {
+        throw new Error("no tunnel", { cause: error });
+      });
+    return Object.assign(pool, { connect: once }) as Dispatcher;
+  };
 }
 
 function address(proxy: URL): { uri: string; token?: string } {

@@ -81,6 +81,8 @@ CSV = {
     "only carriage returns": "question,A,B,answer\rq,x,y,B\r",
     "no line end at the end": "question,A,B,answer\nq,x,y,B",
     "spaces after commas": "question,A,B,answer\nq, x,y ,B\n",
+    "text after a closing quote": 'question,A,B,answer\n"Seamus "Piobaire" Mac","abc"d,"a\\"b",B\n',
+    "empty fields and blank lines": 'question,A,B,answer\n"",,y,\n  \n\nq,x,y,\n',
     "line ends within quotes": 'question,A,B,answer\n"one\r\ntwo",x,y,B\n',
 }
 values["csv"] = {

@@ -78,7 +78,11 @@ async function learn_capacity(): Promise<void> {
  */
 async function overflow(turns: readonly Message[], settings: Settings, signal: AbortSignal): Promise<number> {
   const least = Math.max(0, Math.ceil((turns.length - MAX_MESSAGES) / 2));
-  if (!capacity) return 2 * least;
+  if (!capacity) {
+    // The model was still being loaded, perhaps.
+    void learn_capacity();
+    return 2 * least;
+  }
   const room = capacity.max_model_len - Math.min(settings.max_tokens, capacity.max_model_len / 4);
   // A token is a byte at least, so that most conversations need not be counted.
   const bytes = new TextEncoder().encode(turns.map(({ content }) => content).join("") + settings.system).length;

@@ -39,6 +39,7 @@ const kinds: Record<string, Kind> = {
   invalid_utf8: "request",
   invalid_value: "request",
   loading: "starting",
+  method_not_allowed: "request",
   model_not_found: "model",
   nan_weights: "server",
   non_finite_gradients: "server",

@@ -16,6 +16,8 @@ import { tables, to_text } from "../eval/table.js";
 import { type Task, task_groups, tasks } from "../eval/tasks.js";
 import { parse_dtype } from "../model/convert.js";
 import { is_url, no_adapter, print_json, progress_bar } from "./common.js";
+import { stoppable } from "./ending.js";
+import { bar, is_screen, show_state } from "./terminal.js";
 
 export interface EvalCommand {
   model?: string;
@@ -36,7 +38,13 @@ export interface EvalCommand {
   json?: boolean;
 }
 
-export async function evaluate(options: EvalCommand): Promise<void> {
+export const evaluate = (options: EvalCommand): Promise<void> =>
+  stoppable(
+    (signal) => score(options, signal),
+    () => process.stderr.write("\nStopping. The same command goes on where this one was.\n"),
+  );
+
+async function score(options: EvalCommand, signal: AbortSignal): Promise<void> {
   const { model: id = EMBEDDED_MODEL, dtype, data, output } = options;
   const shard = options.shard === undefined ? undefined : parse_shard(options.shard);
   whole("--num-fewshot", options.numFewshot, 0);
@@ -46,14 +54,12 @@ export async function evaluate(options: EvalCommand): Promise<void> {
   const corpus = await corpus_of(options);
   const remote = is_url(id);
   if (remote && options.adapter !== undefined) throw no_adapter();
-  const stop = new AbortController();
-  process.once("SIGINT", () => stop.abort());
   const model: EvalModel & { dispose?: () => Promise<void> } = remote
-    ? await remote_model(id, { ...(options.tokenizer ? { tokenizer: options.tokenizer } : {}), signal: stop.signal })
+    ? await remote_model(id, { ...(options.tokenizer ? { tokenizer: options.tokenizer } : {}), signal })
     : await local_model(id, {
         ...(dtype === undefined ? {} : { dtype: parse_dtype(dtype) }),
         on_progress: progress_bar("loading"),
-        signal: stop.signal,
+        signal,
         ...(options.exact ? { accuracy_level: 0 } : {}),
         ...(options.adapter === undefined ? {} : { adapter: options.adapter }),
       });
@@ -66,14 +72,11 @@ export async function evaluate(options: EvalCommand): Promise<void> {
       output,
       on_progress: question_bar(),
       on_warning: (warning) => process.stderr.write(`${warning}\n`),
-      signal: stop.signal,
+      signal,
       ...(data === undefined ? {} : { data }),
       ...(options.limit === undefined ? {} : { limit: options.limit }),
       ...(options.addBos === undefined ? {} : { add_bos: options.addBos === "true" }),
       ...(shard ? { shard } : {}),
-    }).catch((error: unknown) => {
-      if (stop.signal.aborted) process.stderr.write("\nStopped. The same command goes on where this one was.\n");
-      throw error;
     });
     if (shard) {
       process.stdout.write(`${file}\n`);
@@ -189,7 +192,12 @@ async function choose_tasks(names: string, data: string | undefined): Promise<Ta
       todo: "check the path, or leave it out to load them from the hub",
     });
   }
-  return [...chosen.values()];
+  if (chosen.size > 0) return [...chosen.values()];
+  throw new BimedixError("bad_option", {
+    given: `--tasks ${JSON.stringify(names)} without a task`,
+    expected: "names of tasks or groups, or files, with commas between",
+    todo: "bimedix eval --list shows all",
+  });
 }
 
 export function list_tasks(): void {
@@ -243,10 +251,8 @@ function question_bar(): NonNullable<Parameters<typeof run_tasks>[1]["on_progres
     const left = rate > 0 ? (total - done) / rate : 0;
     const time = `${Math.floor(left / 60)}:${String(Math.floor(left % 60)).padStart(2, "0")}`;
     const numbers = `${done}/${total} questions, ${rate.toFixed(1)}/s, ${rate > 0 ? time : "?"} left`;
-    if (process.stderr.isTTY) {
-      const bar = "█".repeat(Math.round((done / total) * 24)).padEnd(24, "░");
-      process.stderr.write(`\r\x1b[K${bar} ${numbers}  ${task}${done === total ? "\n" : ""}`);
-    } else if (done === total || performance.now() - last > 30_000) {
+    if (is_screen(process.stderr)) show_state(`${bar(done / total)} ${numbers}  ${task}${done === total ? "\n" : ""}`);
+    else if (done === total || performance.now() - last > 30_000) {
       last = performance.now();
       process.stderr.write(`${numbers}  ${task}\n`);
     }

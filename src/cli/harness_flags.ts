@@ -6,7 +6,6 @@ import { BimedixError } from "../errors.js";
 
 /** The same under another name. A value follows where it does here. */
 const SAME: Readonly<Record<string, string>> = {
-  "--num_fewshot": "--num-fewshot",
   "-f": "--num-fewshot",
   "--output_path": "--output",
   "-o": "--output",

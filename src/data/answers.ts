@@ -73,7 +73,7 @@ function outside(given: unknown, count: number, column = "answer"): never {
   const named = column === "answer" ? "" : `, in ${column}`;
   throw new DataProblem(
     `answer ${show(given)}, which is outside the options`,
-    `0 to ${count - 1} or A to ${option_letters.en[count - 1]}${named}`,
+    `0 to ${count - 1} or A to ${option_letters.en[count - 1]}${named} (numbers count from 0)`,
   );
 }
 

@@ -101,6 +101,9 @@ function turn_of(message: Record<string, unknown> | null, i: number): Turn[] {
   for (const key of ["tool_calls", "function_call", "training_detail", "reasoning_content", "thinking"])
     if (!is_absent(message[key]) && String(message[key]) !== "")
       throw new DataProblem(`${what} with ${key}, which is not trained on here`, "content alone");
+  for (const key of ["trainable", "loss_mask", "loss"])
+    if (!is_absent(message[key]))
+      throw new DataProblem(`${what} with ${key}`, "weight (0 or 1) or train (true or false)");
   const content = content_of(message.content ?? message.value, what);
   const learn = learns(message, role, what);
   // ShareGPT's conversations often begin with an empty system message.
@@ -118,7 +121,7 @@ function content_of(content: unknown, what: string): string {
     return parts.map(({ text }) => text as string).join("\n");
   }
   throw new DataProblem(
-    `content is ${content === undefined ? "missing" : "not a text"} in ${what}`,
+    `content is ${content === undefined || content === null ? "missing" : "not a text"} in ${what}`,
     "a text, or parts of text",
   );
 }

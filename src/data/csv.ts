@@ -1,6 +1,5 @@
 /** Comma-separated values as pandas and Python's csv read them, each row under its line. */
-import { CsvError, parse } from "csv-parse/sync";
-import { strip } from "../text/python.js";
+import { is_blank, strip } from "../text/python.js";
 import { bad_data, type DataEntry, DataProblem } from "./record.js";
 
 /** What a file of comma-separated values says besides its rows. */
@@ -13,7 +12,9 @@ export interface CsvOptions {
 
 /** The rows of a CSV file under the names in its first one, as texts. @throws BimedixError bad_data */
 export function csv_rows(file: string, text: string, { delimiter, names }: CsvOptions): DataEntry[] {
-  const rows = parse_rows(file, text, delimiter ?? delimiter_of(text));
+  // Excel's own first line, which names the delimiter.
+  const named = /^sep=(.)(?:\r\n|\r|\n)/.exec(text);
+  const rows = parse_rows(file, text, named?.[1] ?? delimiter ?? delimiter_of(text)).slice(named ? 1 : 0);
   const first = rows[0];
   if (!first) return [];
   const unnamed = names !== undefined && !first.record.includes("question");
@@ -30,22 +31,35 @@ export function csv_rows(file: string, text: string, { delimiter, names }: CsvOp
   });
 }
 
-function parse_rows(file: string, text: string, delimiter: string): { record: string[]; line: number }[] {
-  try {
-    const rows = parse(text, {
-      info: true,
-      delimiter,
-      relax_column_count: true,
-      // A quote inside a text that does not begin with one is a quote.
-      relax_quotes: true,
-      skip_empty_lines: true,
-    }) as unknown as { record: string[]; info: { lines: number } }[];
-    return rows.map(({ record, info }) => ({ record, line: info.lines }));
-  } catch (error) {
-    if (!(error instanceof CsvError)) throw error;
-    const line = typeof error.lines === "number" ? ` line ${error.lines}` : "";
-    return bad_data(`${file}${line}`, error.message.split("\n")[0]!, "comma-separated values, quoted where needed");
+interface Row {
+  record: string[];
+  /** Where it begins, from 1. */
+  line: number;
+}
+
+/**
+ * The fields of each row that is not blank. What follows a closing quote belongs to the field, and a quote within a field that does
+ * not begin with one is a quote, as in Python.
+ */
+function parse_rows(file: string, text: string, delimiter: string): Row[] {
+  const end = `\\${delimiter}`;
+  const field = new RegExp(`(?:"([^"]*(?:""[^"]*)*)("?))?([^${end}\\r\\n]*)(${end}|\\r\\n|\\r|\\n|$)`, "y");
+  const rows: Row[] = [];
+  let row: Row = { record: [], line: 1 };
+  let line = 1;
+  for (let at = 0; at < text.length; at = field.lastIndex) {
+    field.lastIndex = at;
+    const [whole, quoted, closing, rest, ended] = field.exec(text)!;
+    if (closing === "") bad_data(`${file} line ${line}`, "a quote that is not closed", "one at its end");
+    row.record.push((quoted?.replaceAll('""', '"') ?? "") + rest);
+    line += whole!.match(/\r\n|\r|\n/g)?.length ?? 0;
+    const last = field.lastIndex === text.length;
+    if (ended === delimiter && !last) continue;
+    if (ended === delimiter) row.record.push("");
+    if (row.record.length > 1 || quoted !== undefined || !is_blank(row.record[0]!)) rows.push(row);
+    row = { record: [], line };
   }
+  return rows;
 }
 
 /** Where commas separate decimals, spreadsheets write semicolons; and some files of tabs are named .csv. */

@@ -66,7 +66,7 @@ export function prepare_call(given: ModelGenerateOptions, defaults: GenerationCo
     inputs = input_ids,
     attention_mask,
     ...options
-  } = given as ModelGenerateOptions & {
+  } = (given ?? {}) as ModelGenerateOptions & {
     inputs?: ModelGenerateOptions["input_ids"];
   };
   check_batch(inputs);

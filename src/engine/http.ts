@@ -7,7 +7,10 @@
  */
 import { type IncomingMessage, request as request_http } from "node:http";
 import { request as request_https } from "node:https";
+import { Readable } from "node:stream";
+import type { ReadableStream } from "node:stream/web";
 import { aborted, BimedixError } from "../errors.js";
+import { http_fetch, network_failure, proxy_for } from "../net.js";
 import { event_data } from "./sse.js";
 
 export interface HttpOptions {
@@ -225,6 +228,7 @@ function send(url: string, body: unknown, { api_key, signal }: HttpOptions): Pro
     ...(payload ? { "content-type": "application/json", "content-length": payload.length } : {}),
     ...(key ? { authorization: `Bearer ${key}` } : {}),
   };
+  if (proxy_for(url)) return send_by_proxy(url, payload, headers, signal);
   return new Promise((resolve, reject) => {
     if (signal?.aborted) return reject(aborted());
     const make = url.startsWith("https:") ? request_https : request_http;
@@ -238,6 +242,29 @@ function send(url: string, body: unknown, { api_key, signal }: HttpOptions): Pro
     sent.on("error", reject);
     sent.end(payload ?? undefined);
   });
+}
+
+/** The same through the environment's proxy, which `fetch` in src/net.ts knows; it has no limits of time either. */
+async function send_by_proxy(
+  url: string,
+  body: Buffer<ArrayBuffer> | null,
+  headers: Record<string, string | number>,
+  signal: AbortSignal | undefined,
+): Promise<IncomingMessage> {
+  const { "content-length": _, ...others } = headers;
+  const init = {
+    headers: others as Record<string, string>,
+    redirect: "manual" as const,
+    ...(signal ? { signal } : {}),
+  };
+  const response = await http_fetch(url, body ? { ...init, method: "POST", body } : init).catch((error: unknown) => {
+    const { why, lasts } = network_failure(error, url);
+    if (!lasts) throw new Error(why, { cause: error });
+    throw refused(url, `cannot be reached (${why})`, { expected: "a running server", todo: "correct the set-up" });
+  });
+  const stream = response.body ? Readable.fromWeb(response.body as ReadableStream) : Readable.from([]);
+  const head = { statusCode: response.status, headers: Object.fromEntries(response.headers) };
+  return Object.assign(stream, head) as Readable as IncomingMessage;
 }
 
 export const refused = (where: string, what: string, parts: { expected: string; todo: string }) =>

@@ -21,6 +21,7 @@ import { group_requests, plan, read_logits, shared_beginning } from "./tree.js";
 export class LocalEngine implements Engine {
   private queue: Promise<unknown> = Promise.resolve();
   private disposed = false;
+  private disposing: Promise<void> | undefined;
   private readonly scheduler: Scheduler;
 
   private constructor(
@@ -147,8 +148,12 @@ export class LocalEngine implements Engine {
     return { ...this.scheduler.state, cached_tokens: this.runner.size };
   }
 
-  async dispose(): Promise<void> {
-    if (this.disposed) return;
+  dispose(): Promise<void> {
+    this.disposing ??= this.end();
+    return this.disposing;
+  }
+
+  private async end(): Promise<void> {
     const done = await this.turn();
     this.disposed = true;
     await this.scheduler.idle();

@@ -3,6 +3,7 @@
  * written. What is not in a table is refused by name: who asks for something and does not get it should hear of it.
  */
 import { BimedixError } from "../errors.js";
+import { nearest } from "../nearest.js";
 
 export type OptionType =
   | "any"
@@ -136,35 +137,16 @@ function unknown_option(name: string, value: unknown, table: OptionTable, where:
   return bad_option(
     `the option ${name} ${shown(value)}, which ${where} does not have`,
     "an option of docs/options.md",
-    near === null ? "leave it out" : `did you mean ${near}?`,
+    near === undefined ? "leave it out" : `did you mean ${near}?`,
   );
 }
 
-const shown = (value: unknown): string =>
-  (typeof value === "function" ? "of type function" : (JSON.stringify(value) ?? String(value))).slice(0, 60);
+const shown = (value: unknown): string => {
+  if (typeof value === "function") return "of type function";
+  // JSON has no NaN.
+  return (typeof value === "number" ? String(value) : (JSON.stringify(value) ?? String(value))).slice(0, 60);
+};
 
 function bad_option(given: string, expected: string, todo: string): BimedixError {
   return new BimedixError("bad_option", { given, expected, todo });
-}
-
-/** The name that a mistyped one most likely stands for, at most a third of its letters away; null where none is near. */
-export function nearest(name: string, names: readonly string[]): string | null {
-  const near = names.map((one) => ({ one, far: distance(name, one) })).sort((a, b) => a.far - b.far)[0];
-  return near && near.far <= Math.max(1, Math.floor(name.length / 3)) ? near.one : null;
-}
-
-/** Letters to insert, delete, replace, or swap with their neighbour. */
-function distance(a: string, b: string): number {
-  const rows = [Array.from({ length: b.length + 1 }, (_, j) => j)];
-  for (let i = 1; i <= a.length; i++) {
-    const row = [i];
-    for (let j = 1; j <= b.length; j++) {
-      const same = a[i - 1] === b[j - 1];
-      row[j] = Math.min(rows[i - 1]![j]! + 1, row[j - 1]! + 1, rows[i - 1]![j - 1]! + Number(!same));
-      if (i > 1 && j > 1 && a[i - 1] === b[j - 2] && a[i - 2] === b[j - 1])
-        row[j] = Math.min(row[j]!, rows[i - 2]![j - 2]! + 1);
-    }
-    rows.push(row);
-  }
-  return rows[a.length]![b.length]!;
 }

@@ -58,6 +58,7 @@ export class WorkerEngine implements Engine {
   /** What calls end with once the thread has. */
   private crash: BimedixError | undefined;
   private disposed = false;
+  private disposing: Promise<void> | undefined;
   readonly ended: Promise<BimedixError>;
 
   private constructor(isolation: Isolation) {
@@ -131,7 +132,13 @@ export class WorkerEngine implements Engine {
     return (await this.call({ kind: "state" })) as EngineState;
   }
 
-  async dispose(): Promise<void> {
+  /** However often it is called, at one time or later, it is done once. */
+  dispose(): Promise<void> {
+    this.disposing ??= this.end();
+    return this.disposing;
+  }
+
+  private async end(): Promise<void> {
     if (this.crash) return;
     this.disposed = true;
     await this.call({ kind: "dispose" });

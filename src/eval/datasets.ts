@@ -1,14 +1,14 @@
 /** Documents of a task: found in a folder or on the hub, brought into the hub's columns, and checked one by one. */
 import { existsSync } from "node:fs";
 import { basename, dirname, join, relative } from "node:path";
-import { position_of, some } from "../data/answers.js";
-import { answer_rule, type Draft, read_question, settled } from "../data/questions.js";
-import { bad_data, DataProblem, type DataRecord, read_records } from "../data/records.js";
+import { position_of } from "../data/answers.js";
+import { bad_data, type DataRecord, read_records } from "../data/records.js";
 import { BimedixError } from "../errors.js";
 import { file_hash } from "../files.js";
 import { dataset_file } from "../model/hub.js";
 import { language_of } from "../text/arabic.js";
 import { is_blank } from "../text/python.js";
+import { located, own_questions, type Parsed } from "./own_questions.js";
 import { arabic_query, type DatasetKind, type Doc, mcqa_file, type Task, task_groups, tasks } from "./tasks.js";
 
 export interface TaskData {
@@ -105,13 +105,6 @@ async function read_split(task: Task, split: string, file: string, warnings: str
   return kept.map(({ doc }) => doc);
 }
 
-interface Parsed {
-  where: string;
-  doc: Doc;
-  /** Where the file gives one. */
-  id?: string;
-}
-
 /** A file's own layout, or the hub's, to the hub's columns. */
 const parsers: Record<Exclude<DatasetKind, "mcqa">, (records: DataRecord[], name: string) => Parsed[]> = {
   mmlu: (records, subject) =>
@@ -165,55 +158,6 @@ const parsers: Record<Exclude<DatasetKind, "mcqa">, (records: DataRecord[], name
 };
 
 const MMLU = ["question", "A", "B", "C", "D", "answer"];
-
-/** A person's own questions. Their answers are read once all are known. */
-function own_questions(file: string, records: DataRecord[], warnings: string[]): Parsed[] {
-  const rule = answer_rule(file);
-  const drafts = records.map(({ where, line, value }) =>
-    located(where, (): Draft => {
-      const draft = read_question(value);
-      rule.see(draft.answer, `line ${line}`);
-      return draft;
-    }),
-  );
-  const first = new Map<string, { line: number; answer: number }>();
-  const repeated: string[] = [];
-  const parsed = drafts.map((draft, i) => {
-    const { where, line } = records[i]!;
-    const { question, options, answer, context, language, id } = located(where, () => settled(draft, rule));
-    const key = JSON.stringify([question, context, [...options].sort()]);
-    const before = first.get(key);
-    if (before) repeated.push(`line ${line} repeats line ${before.line}`);
-    else first.set(key, { line, answer });
-    // A language that the file names is kept; else it is the question's.
-    const named = language === language_of(question) ? {} : { language };
-    const doc = {
-      ...(id === null ? {} : { id }),
-      question,
-      ...(context ? { context } : {}),
-      choices: options,
-      answer,
-      ...named,
-    };
-    return { where, doc, ...(id === null ? {} : { id }) };
-  });
-  const all = [
-    ...rule.warnings,
-    ...(repeated.length > 0 ? [`questions that stand there twice: ${some(repeated)}`] : []),
-  ];
-  warnings.push(...all.map((warning) => `${file}: ${warning}`));
-  return parsed;
-}
-
-/** What goes wrong with a record, with its place. */
-function located<T>(where: string, work: () => T): T {
-  try {
-    return work();
-  } catch (error) {
-    if (error instanceof DataProblem) return bad_data(where, error.given, error.expected);
-    throw error;
-  }
-}
 
 function objects(records: DataRecord[]): { where: string; value: Doc }[] {
   return records.map(({ where, value }) =>

@@ -12,6 +12,7 @@ import { read_json } from "../files.js";
 import { warn } from "../warnings.js";
 import { type ModelConfig, parse_config, read_config_json } from "./config.js";
 import { foreign_model, quantisation } from "./formats.js";
+import { unread_rope_keys } from "./rope.js";
 import { FLOATS, is_float, read_floats, read_safetensors_header, type TensorInfo } from "./safetensors.js";
 
 export interface Checkpoint {
@@ -53,6 +54,9 @@ export async function open_checkpoint(dir: string): Promise<Checkpoint> {
   const json = await read_config_json(dir);
   const stored = await read_all_headers(dir);
   const named = parse_config(json, join(dir, "config.json"));
+  const unread = unread_rope_keys(json);
+  if (unread.length > 0)
+    warn(`${dir}: keys of rope_scaling that its type does not know, and ignores: ${unread.join(", ")}.`);
   const classic = classic_names(stored, named);
   const config = await with_head(named, classic);
   const tensors = new Map<string, TensorInfo>();
@@ -190,9 +194,13 @@ async function read_all_headers(dir: string): Promise<Map<string, TensorInfo>> {
   return tensors;
 }
 
-function classic_names(stored: Map<string, TensorInfo>, config: ModelConfig): Map<string, TensorInfo> {
+/** The tensors of a file under their classic names. @param prefixed whether names begin with `model.`; default: if one does */
+export function classic_names(
+  stored: ReadonlyMap<string, TensorInfo>,
+  config: ModelConfig,
+  prefixed = [...stored.keys()].some((name) => name.startsWith("model.")),
+): Map<string, TensorInfo> {
   const tensors = new Map<string, TensorInfo>();
-  const prefixed = [...stored.keys()].some((name) => name.startsWith("model."));
   for (const [stored_name, tensor] of stored) {
     const name = prefixed || stored_name.startsWith("lm_head.") ? stored_name : `model.${stored_name}`;
     const fused = /^(model\.layers\.\d+)\.(?:mlp|block_sparse_moe)\.experts\.(gate_up_proj|down_proj)$/.exec(name);

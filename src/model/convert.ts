@@ -7,10 +7,10 @@
 import { existsSync } from "node:fs";
 import { copyFile, mkdir, open, readdir, rename, rm, stat } from "node:fs/promises";
 import { availableParallelism } from "node:os";
-import { basename, join, resolve } from "node:path";
+import { basename, join } from "node:path";
 import { threadId } from "node:worker_threads";
 import { BimedixError } from "../errors.js";
-import { file_error, read_json, read_text, write_atomically } from "../files.js";
+import { file_error, read_json, read_text, same_folder, write_atomically } from "../files.js";
 import { type Checkpoint, expected_tensors } from "./checkpoint.js";
 import { exported_graph } from "./graphs.js";
 import { ABSMAX_BLOCK, NF4_BLOCK } from "./nf4.js";
@@ -99,7 +99,7 @@ export async function convert(checkpoint: Checkpoint, options: ConvertOptions): 
     // An older graph must not meet newer weights if the machine stops between the two renames.
     await rm(graph_file, { force: true });
     await rename(part, data_file);
-    if (resolve(output) !== resolve(checkpoint.dir)) await copy_model_files(checkpoint.dir, output);
+    if (!(await same_folder(output, checkpoint.dir))) await copy_model_files(checkpoint.dir, output);
     const graph = exported_graph(checkpoint.config, stored).serialize();
     await write_atomically(graph_file, (handle) => handle.writeFile(graph));
     return graph_file;

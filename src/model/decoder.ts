@@ -19,8 +19,11 @@ import { attention_factor, inverse_frequencies } from "./rope.js";
 export interface DecoderWeights {
   /** `[size]`, float32. */
   vector(name: string): Value;
-  /** `x [tokens, columns]` times the transpose of `name [rows, columns]`. */
-  linear(name: string, x: Value): Value;
+  /**
+   * `x [tokens, columns]` times the transpose of `name [rows, columns]`.
+   * @param role the name by which adapters know this product, where one tensor has two: tied embeddings
+   */
+  linear(name: string, x: Value, role?: string): Value;
   /** `linear` for several tensors of one `x`. */
   linears(names: readonly string[], x: Value): Value[];
   /** The rows `ids` of the table `name`. */
@@ -87,7 +90,8 @@ export function decoder(config: ModelConfig, weights: DecoderWeights, inputs: De
 
 /** From the normalised last hidden states to the vocabulary. */
 export function output_layer(config: ModelConfig, weights: DecoderWeights, normed: Value): Value {
-  return weights.linear(config.tie_word_embeddings ? "model.embed_tokens.weight" : "lm_head.weight", normed);
+  const head = "lm_head.weight";
+  return weights.linear(config.tie_word_embeddings ? "model.embed_tokens.weight" : head, normed, head);
 }
 
 /** What a layer needs besides its input. */

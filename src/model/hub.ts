@@ -6,7 +6,7 @@ import { existsSync, statSync } from "node:fs";
 import { mkdir } from "node:fs/promises";
 import { join } from "node:path";
 import { BimedixError } from "../errors.js";
-import { cached_commit, cached_commits, is_whole, snapshot_of, write_ref } from "./hub/cache.js";
+import { COMMIT, cached_commit, cached_commits, is_whole, snapshot_of, write_ref } from "./hub/cache.js";
 import { commit_of, type Entry, HubError, list_files } from "./hub/client.js";
 import { fetch_file } from "./hub/download.js";
 import { is_offline } from "./hub/environment.js";
@@ -115,7 +115,7 @@ async function cached_state(repository: Repository, wanted: Wanted, lacking: str
 async function download(repository: Repository, wanted: Wanted, options: HubOptions, once: boolean): Promise<string> {
   const { on_progress, signal } = options;
   const asking = { once, ...(signal ? { signal } : {}) };
-  const commit = await commit_of(repository, asking);
+  const commit = COMMIT.test(repository.revision) ? repository.revision : await commit_of(repository, asking);
   const snapshot = snapshot_of(repository, commit);
   const { files, folders } = await list_files(repository, commit, wanted.folder, asking).catch((error: unknown) => {
     // A folder that does not exist: what is wanted from it is not there.

@@ -82,6 +82,31 @@ export function parse_rope(json: Json, theta: number, max_position_embeddings: n
   };
 }
 
+/** Keys of a rope that its type does not look at, here as in transformers, which warns of them. */
+export function unread_rope_keys(json: Json): string[] {
+  const given = (json.rope_scaling ?? json.rope_parameters ?? {}) as Json;
+  const type = String(given.rope_type ?? given.type ?? "default");
+  const read = new Set([
+    "rope_type",
+    "type",
+    "rope_theta",
+    "partial_rotary_factor",
+    ...(keys[type] ?? Object.keys(given)),
+  ]);
+  return Object.keys(given).filter((key) => !read.has(key));
+}
+
+const keys: Record<string, readonly string[]> = {
+  default: [],
+  linear: ["factor"],
+  dynamic: ["factor"],
+  llama3: ["factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings"],
+  yarn: ["factor", "original_max_position_embeddings", "attention_factor", "beta_fast", "beta_slow", "mscale"].concat([
+    "mscale_all_dim",
+    "truncate",
+  ]),
+};
+
 function yarn(
   given: Json,
   max_position_embeddings: number,

@@ -4,7 +4,8 @@
  */
 import { z } from "zod";
 import { sequence_options } from "../engine/generation_options.js";
-import { nearest, type OptionRecord } from "../engine/options.js";
+import type { OptionRecord } from "../engine/options.js";
+import { nearest } from "../nearest.js";
 import { ApiError } from "./api_error.js";
 
 const maybe = <T extends z.ZodType>(schema: T) =>
@@ -207,8 +208,8 @@ export function parse<T extends z.ZodType>(schema: T, body: unknown): z.output<T
   const path = issue.path.map(String).join(".");
   if (issue.code === "unrecognized_keys") {
     const name = [...issue.path, issue.keys[0]!].map(String).join(".").slice(0, 100);
-    const near = schema instanceof z.ZodObject ? nearest(name, Object.keys(schema.shape)) : null;
-    const todo = near === null ? "leave it out" : `did you mean ${near}?`;
+    const near = schema instanceof z.ZodObject ? nearest(name, Object.keys(schema.shape)) : undefined;
+    const todo = near === undefined ? "leave it out" : `did you mean ${near}?`;
     throw new ApiError(400, "unknown_field", `The field ${name} is not supported; ${todo}.`.replace("?.", "?"), name);
   }
   const name = path || "body";

@@ -26,6 +26,12 @@ export class Component {
     return this.field(field, "string", fallback);
   }
 
+  /** A text of one character. */
+  character(field: string): string {
+    const value = this.text(field);
+    return [...value].length === 1 ? value : this.refuse(`${field} ${JSON.stringify(value)}`, "one character");
+  }
+
   flag(field: string, fallback?: boolean): boolean {
     return this.field(field, "boolean", fallback);
   }
@@ -53,7 +59,10 @@ export class Component {
   private child(value: unknown, name: string): Component {
     if (typeof value !== "object" || value === null || Array.isArray(value))
       this.refuse(`${name} is ${describe(value)}`, "an object");
-    if (this.depth === DEPTH) this.refuse("parts inside each other", `at most ${DEPTH} levels`);
+    if (this.depth === DEPTH) {
+      const [file, part] = this.at.split(": ");
+      new Component({}, `${file}: ${part}`).refuse("parts inside each other", `at most ${DEPTH} levels`);
+    }
     return new Component(value as Json, `${this.at}: ${name}`, this.depth + 1);
   }
 

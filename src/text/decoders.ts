@@ -177,7 +177,7 @@ const DECODERS: Table<Decoder[]> = {
   CTC: (part) => [ctc(part)],
   Fuse: () => [FUSE],
   Metaspace: (part) => {
-    const [space, prefix] = [part.text("replacement"), prepend_scheme(part) !== "never"];
+    const [space, prefix] = [part.character("replacement"), prepend_scheme(part) !== "never"];
     return [by_place((token, first) => token.replaceAll(space, first && prefix ? "" : " "))];
   },
   Replace: (part) => {
@@ -189,7 +189,7 @@ const DECODERS: Table<Decoder[]> = {
   },
   Sequence: (part) => part.parts("decoders").flatMap(read_decoder),
   Strip: (part) => {
-    const given = [part.text("content"), part.count("start"), part.count("stop")] as const;
+    const given = [part.character("content"), part.count("start"), part.count("stop")] as const;
     const whole = (token: string): string => {
       let out = "";
       strip(...given).push(token, (text) => (out = text));

@@ -2,7 +2,7 @@
 import { BYTE_TO_CHARACTER } from "./byte_level.js";
 import { type Component, make, type Table } from "./component.js";
 import { read_pattern } from "./normalizers.js";
-import { PUNCTUATION, SPACE_CHARACTER, to_regexp, WORDS } from "./patterns.js";
+import { literal_regexp, PUNCTUATION, SPACE_CHARACTER, to_regexp, WORDS } from "./patterns.js";
 
 export interface Piece {
   text: string;
@@ -103,8 +103,8 @@ export function prepend_scheme(part: Component): PrependScheme {
 }
 
 function metaspace(part: Component): PreTokenizer {
-  const [space, scheme, split] = [part.text("replacement"), prepend_scheme(part), part.flag("split", true)];
-  const pattern = new RegExp(`\\u{${space.codePointAt(0)!.toString(16)}}`, "gv");
+  const [space, scheme, split] = [part.character("replacement"), prepend_scheme(part), part.flag("split", true)];
+  const pattern = literal_regexp(space);
   return (pieces) => {
     const spaced = each(pieces, ({ text, first }) => {
       const replaced = text.replaceAll(" ", space);
@@ -120,7 +120,7 @@ const PRE_TOKENIZERS: Table<PreTokenizer> = {
     cut(cut(pieces, SPACE_CHARACTER, BEHAVIORS.Removed!), PUNCTUATION, BEHAVIORS.Isolated!),
   ByteLevel: byte_level,
   CharDelimiterSplit: (part) => {
-    const pattern = new RegExp(`\\u{${part.text("delimiter").codePointAt(0)?.toString(16)}}`, "gv");
+    const pattern = literal_regexp(part.character("delimiter"));
     return (pieces) => cut(pieces, pattern, BEHAVIORS.Removed!);
   },
   Digits: (part) => {

@@ -168,6 +168,13 @@ describe("columns of public data sets mean what those sets say", () => {
       1,
     ],
     ["COPA, counted from 0", { question: "q?", choice1: "w", choice2: "x", label: 1 }, 1, ["w", "x"]],
+    ["AGIEval", { query: "q?", choices: ["(A)w", "(B)x"], gold: [1] }, 1, ["w", "x"]],
+    [
+      "ArabicMMLU",
+      { Question: "ما هو؟", Context: null, "Option 1": "w", "Option 2": "x", "Option 3": null, "Answer Key": "B" },
+      1,
+      ["w", "x"],
+    ],
     ["a spreadsheet", { "Question ": "q?", "Option A": "w", "Option B": "x", "Correct Answer": "b" }, 1],
   ];
   for (const [name, row, expected, texts] of rows)

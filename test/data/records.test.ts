@@ -76,6 +76,7 @@ describe("data files", () => {
     assert.deepEqual(await values("a.tsv", "question\tA\nq, r\tx\n"), row);
     assert.deepEqual(await values("a.csv", "question\tA\nq, r\tx\n"), row);
     assert.deepEqual(await values("a.csv", "question;A\nq, r;x\n"), row);
+    assert.deepEqual(await values("a.csv", 'sep=|\r\nquestion|A\r\n"q, r"|x\r\n'), row);
     assert.deepEqual(await values("a.csv", '\ufeffquestion,A\n"q, r",x\n'), row);
     assert.deepEqual(await values("a.csv", Buffer.from("\ufeffquestion\tA\r\nq, r\tx\r\n", "utf16le")), row);
     const swapped = Buffer.from('\ufeff{"question":"q, r","A":"x"}\n', "utf16le").swap16();
@@ -89,6 +90,12 @@ describe("data files", () => {
       /a\.csv line 2: 1 columns; expected 2 \(question, A\)/,
     );
     await rejects(values("a.csv", "question,A,A\nq,x,y\n"), "bad_data", /line 1: two columns named A/);
+    await rejects(
+      values("a.csv", 'question,A\n"two\nlines",x\nq,"x\ny'),
+      "bad_data",
+      /line 4: a quote that is not closed/,
+    );
+    await rejects(values("a.csv", 'question,A\n"two\nlines",x\nq\n'), "bad_data", /line 4: 1 columns/);
     // pandas writes its index under no name.
     assert.deepEqual(await values("a.csv", ",question,\n0,q,\n"), [{ "": "", question: "q" }]);
   });

@@ -205,8 +205,10 @@ for (const [name, make] of Object.entries(makers)) {
 
   test(`${name} after dispose`, async () => {
     const engine = await make(variants[1]!);
+    const writing = all(engine, [[1]], { max_new_tokens: 100, eos_token_id: null }).catch(() => {});
+    await Promise.all([engine.dispose(), engine.dispose()]);
     await engine.dispose();
-    await engine.dispose();
+    await writing;
     await rejects(() => all(engine, [[1]], {}), "disposed");
   });
 }

@@ -4,7 +4,6 @@ import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
 import { generation_options } from "../../src/engine/generation_options.js";
-import { nearest } from "../../src/engine/options.js";
 import { pretrained_options, tokenizer_options } from "../../src/engine/pretrained_options.js";
 import {
   Assistant,
@@ -17,6 +16,7 @@ import {
   TextStreamer,
   type Tokenizer,
 } from "../../src/index.js";
+import { nearest } from "../../src/nearest.js";
 import { rejects, root } from "../fixtures.js";
 
 interface Fixture {
@@ -265,6 +265,11 @@ describe("options that are not supported are refused by name", () => {
   });
 });
 
+test("a call without a batch is refused as one", async () => {
+  for (const given of [undefined, {}, { input_ids: [1, 2] }, { input_ids: [] }])
+    await rejects(model.generate(given as unknown as ModelGenerateOptions), "bad_option", /not a batch/);
+});
+
 test("docs/options.md lists every option", async () => {
   const text = await readFile(join(root, "docs/options.md"), "utf8");
   for (const table of [generation_options, pretrained_options, tokenizer_options])
@@ -278,5 +283,5 @@ test("the nearest name is a likely one", () => {
   assert.equal(nearest("repitition_penalty", names), "repetition_penalty");
   assert.equal(nearest("topk", names), "top_k");
   assert.equal(nearest("sede", names), "seed");
-  assert.equal(nearest("quux", names), null);
+  assert.equal(nearest("quux", names), undefined);
 });

@@ -83,7 +83,9 @@ describe("a remote engine", () => {
   });
 
   test("a server's model whose tokenizer is not found asks for --tokenizer", async () => {
-    await rejects(remote_model(url), "file_not_found", /"nano".*--tokenizer/);
+    process.env.HF_HUB_OFFLINE = "1";
+    await rejects(remote_model(url), "offline", /"nano".*--tokenizer/);
+    delete process.env.HF_HUB_OFFLINE;
   });
 
   const wrong: [string, Answer, RegExp][] = [

@@ -77,7 +77,12 @@ export class FakeHub {
     if (fault) return send(fault);
     const tree = /^\/api\/(?:model|dataset)s\/[^/]+\/[^/]+\/tree\/\w+(?:\/(.*))?$/.exec(asked.path);
     if (tree) return send({ status: 200, body: JSON.stringify(this.list(tree[1] ?? "")) });
-    if (/^\/api\/\w+s\//.test(asked.path)) return send({ status: 200, body: JSON.stringify({ sha: this.commit }) });
+    const about = {
+      id: "org/name",
+      sha: this.commit,
+      siblings: Object.keys(this.files).map((rfilename) => ({ rfilename })),
+    };
+    if (/^\/api\/\w+s\//.test(asked.path)) return send({ status: 200, body: JSON.stringify(about) });
     const path = asked.path.split(`/resolve/${this.commit}/`)[1] ?? "";
     const bytes = this.files[path];
     if (bytes) return this.send_file(bytes, path.endsWith(".safetensors"), range, response);

@@ -151,6 +151,23 @@ describe("the files of a checkpoint", () => {
     assert.match((await heard()).join("\n"), /2 tensors are not of the architecture.*q_proj\.bias, optimizer\.step/);
   });
 
+  test("keys of a rope that are not read are told", async () => {
+    const dir = await copy_of("llama3-rope");
+    const file = join(dir, "config.json");
+    const { rope_parameters: _, ...json } = JSON.parse(await readFile(file, "utf8"));
+    const rope_scaling = {
+      type: "yarn",
+      factor: 4,
+      original_max_position_embeddings: 32,
+      attn_factor: 0.9,
+      finetuned: true,
+    };
+    await writeFile(file, JSON.stringify({ ...json, rope_scaling }));
+    const heard = warnings();
+    await open_checkpoint(dir);
+    assert.match((await heard()).join(), /ignores: attn_factor, finetuned\./);
+  });
+
   const foreign: [string, RegExp][] = [
     ["model-Q4_K_M.gguf", /holds a GGUF file.*llama\.cpp/],
     ["pytorch_model.bin", /pytorch_model\.bin.*refs\/pr/],

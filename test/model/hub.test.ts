@@ -4,7 +4,7 @@ import { randomBytes } from "node:crypto";
 import { existsSync } from "node:fs";
 import { lstat, mkdir, mkdtemp, readdir, readFile, readlink, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
-import { join } from "node:path";
+import { isAbsolute, join, relative } from "node:path";
 import { after, before, beforeEach, describe, test } from "node:test";
 import { dataset_file, resolve_adapter, resolve_model, resolve_tokenizer } from "../../src/model/hub.js";
 import { rejects } from "../fixtures.js";
@@ -232,6 +232,27 @@ describe("the hub", () => {
     // But a branch that is gone is gone, as huggingface_hub has it.
     hub.fault = () => ({ status: 404, headers: { "x-error-code": "RevisionNotFound" } });
     await rejects(resolve_model("org/name"), "file_not_found", /no revision main/);
+  });
+
+  test("an endpoint with a path keeps it, and a relative cache folder makes links that hold", async () => {
+    const seen: string[] = [];
+    hub.fault = ({ path }) => {
+      seen.push(path);
+      const plain = path.replace("/mirror/hub/", "/");
+      return plain === path ? undefined : { status: 307, headers: { location: plain } };
+    };
+    process.env.HF_ENDPOINT = `${hub.url}/mirror/hub/`;
+    process.env.HF_HUB_CACHE = relative(process.cwd(), join(process.env.HF_HOME!, "hub"));
+    const dir = await resolve_tokenizer("org/name");
+    assert.ok(isAbsolute(dir));
+    assert.deepEqual(await readFile(join(dir, "tokenizer.json")), files["tokenizer.json"]);
+    assert.equal(seen.filter((path) => path.startsWith("/mirror/hub/")).length, seen.length / 2);
+  });
+
+  test("a commit is not looked up", async () => {
+    await resolve_tokenizer(`org/name@${SHA}`);
+    assert.ok(!hub.log.some(({ path }) => path.includes("/revision/")));
+    assert.ok(!existsSync(join(storage(), "refs")));
   });
 
   test("a renamed repository is followed", async () => {

@@ -10,8 +10,9 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, beforeEach, describe, test } from "node:test";
 import { pathToFileURL } from "node:url";
-import { find_model } from "../../src/engine/http.js";
+import { find_model, request } from "../../src/engine/http.js";
 import { resolve_tokenizer } from "../../src/model/hub.js";
+import { http_fetch, network_failure } from "../../src/net.js";
 import { rejects, root } from "../fixtures.js";
 import { FakeHub } from "./fake_hub.js";
 
@@ -24,6 +25,8 @@ describe("proxies", () => {
   /** What the proxy was asked for, with the name and password that came along. */
   let asked: string[];
   let demands: string | null;
+  /** Instead of a tunnel. */
+  let tunnel: string;
   let proxy: Server;
   let secure: Server;
   const sockets = new Set<Socket>();
@@ -48,6 +51,7 @@ describe("proxies", () => {
     });
     proxy.on("connect", (request, socket: Socket) => {
       asked.push(`CONNECT ${request.url} ${request.headers["proxy-authorization"] ?? ""}`.trim());
+      if (tunnel) return tunnel === "closes" ? socket.destroy() : socket.end(tunnel);
       if (demands && request.headers["proxy-authorization"] !== demands) return socket.end("HTTP/1.1 407 no\r\n\r\n");
       const target = connect(port_of(secure), "127.0.0.1", () => {
         socket.write("HTTP/1.1 200 yes\r\n\r\n");
@@ -73,6 +77,7 @@ describe("proxies", () => {
     hub.reset(files);
     asked = [];
     demands = null;
+    tunnel = "";
   });
 
   test("a plain request is forwarded, with the name and password of the proxy's URL", async () => {
@@ -104,6 +109,10 @@ describe("proxies", () => {
     process.env.all_proxy = `http://127.0.0.1:${port_of(proxy)}`;
     assert.equal((await find_model("http://llm.test/v1", {})).id, "nano");
     assert.deepEqual(asked, ["GET llm.test"]);
+    const sent = await request("http://llm.test/v1", "/completions", { prompt: "سؤال" }, {});
+    assert.deepEqual([sent, asked[1]], [{ data: [{ id: "nano" }] }, "POST llm.test"]);
+    demands = "nobody has it";
+    await rejects(find_model("http://llm.test/v1", {}), "server_refused", /proxy .* asks for a name and password/);
   });
 
   /** In a process of its own, since certificates are read at its start. */
@@ -119,12 +128,27 @@ describe("proxies", () => {
     return text;
   }
 
+  test("a proxy that makes no tunnel is asked once, and named", async () => {
+    process.env.https_proxy = `http://127.0.0.1:${port_of(proxy)}`;
+    for (const answer of ["closes", "HTTP/1.1 407 no\r\n\r\n", "HTTP/1.1 502 no\r\n\r\n"]) {
+      asked = [];
+      tunnel = answer;
+      await assert.rejects(http_fetch("https://hub.test/"), (error) => {
+        const { why, lasts } = network_failure(error, "https://hub.test/");
+        assert.match(why, new RegExp(`proxy 127.0.0.1:${port_of(proxy)}`));
+        assert.equal(lasts, answer.includes("407"));
+        return true;
+      });
+      assert.deepEqual(asked, ["CONNECT hub.test:443"]);
+    }
+  });
+
   test("https is tunnelled; a certificate that is not known is named with its remedy, and known it works", async () => {
     process.env.HF_ENDPOINT = "https://hub.test";
     process.env.HTTPS_PROXY = `http://ward:secret@127.0.0.1:${port_of(proxy)}`;
     demands = `Basic ${Buffer.from("ward:secret").toString("base64")}`;
-    const [unknown, known] = await Promise.all([download({}), download({ NODE_EXTRA_CA_CERTS: tls("cert.pem") })]);
-    assert.match(unknown, /DEPTH_ZERO_SELF_SIGNED_CERT.*NODE_EXTRA_CA_CERTS/);
+    const [unknown, known] = await Promise.all([download({}), download({ NODE_EXTRA_CA_CERTS: tls("authority.pem") })]);
+    assert.match(unknown, /UNABLE_TO_VERIFY_LEAF_SIGNATURE.*NODE_EXTRA_CA_CERTS/);
     assert.equal(known, "done\n");
     assert.deepEqual(new Set(asked), new Set([`CONNECT hub.test:443 ${demands}`]));
     assert.ok(hub.log.some(({ path }) => path.endsWith("/tokenizer.json")));

@@ -154,7 +154,7 @@ test("a completion's text_offset counts code points; its likeliest hold the toke
         sequence: 0,
         token_id,
         logprob: -3,
-        top: [letter, byte].map((id, i) => ({ token_id: id, logprob: -1 - i })),
+        top: [letter, byte].map((id, i) => ({ token_id: id!, logprob: -1 - i })),
       };
   });
   const body = { model: "nano", prompt, max_tokens: 9, logprobs: 2, echo: true, temperature: 0 };

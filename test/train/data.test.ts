@@ -172,6 +172,8 @@ describe("data sets in the forms of other trainers", () => {
         { messages: [user, { role: "assistant", content: null, tool_calls: [{ id: "1" }] }] },
         /message 1 with tool_calls/,
       ],
+      [{ messages: [user, { ...assistant, trainable: false }] }, /message 1 with trainable; expected weight/],
+      [{ messages: [user, { ...assistant, loss_mask: 0 }] }, /message 1 with loss_mask/],
       [{ messages: [user, { role: "tool", content: "x" }] }, /message 1 has the role "tool"/],
       [{ messages: [user, assistant], tools: [{ type: "function" }] }, /tools, which is not trained on here/],
       [{ messages: [user, { role: "assistant", content: " " }] }, /message 1 is empty/],

@@ -29,7 +29,8 @@ export async function cached_commit(repository: Repository): Promise<string | nu
   const { revision } = repository;
   if (COMMIT.test(revision)) return revision;
   const text = await readFile(join(storage_of(repository), "refs", revision), "utf8").catch(() => "");
-  return COMMIT.test(text.trim()) ? text.trim() : null;
+  // huggingface_hub takes whatever stands there; here it must not lead out of the folder.
+  return /^\w+$/.test(text.trim()) ? text.trim() : null;
 }
 
 /** Commits of which something is in the cache. */
