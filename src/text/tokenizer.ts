@@ -78,7 +78,8 @@ class TokenizerMethods {
     this.vocab_size = pieces.length;
     this.all_special_tokens = [...new Set([...Object.values(named), ...extra_special_tokens])];
     this.all_special_ids = this.all_special_tokens.flatMap((text) => ids.get(text) ?? []);
-    const form = (token: AddedToken) => (token.normalized ? files.normalize(token.content, true) : token.content);
+    const form = (token: AddedToken) =>
+      token.normalized ? files.normalize({ text: token.content, first: true }).text : token.content;
     const texts = [...pieces];
     for (const token of added) texts[token.id] = form(token);
     this.texts = texts;
@@ -193,11 +194,11 @@ class TokenizerMethods {
         ids.push(cut.id);
         continue;
       }
-      const begins = cut.from === 0;
-      for (const part of this.added_normalized.cut(normalize(cut.text, begins), allowed)) {
+      const normal = normalize({ text: cut.text, first: cut.from === 0 });
+      for (const part of this.added_normalized.cut(normal.text, allowed)) {
         if ("id" in part) ids.push(part.id);
         else {
-          const piece = { text: mend(part.text), first: begins && part.from === 0 };
+          const piece = { text: mend(part.text), first: normal.first && part.from === 0 };
           for (const { text: word } of pre_tokenize([piece])) for (const id of model.encode(word)) ids.push(id);
         }
       }
