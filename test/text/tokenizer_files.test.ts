@@ -7,6 +7,7 @@ import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, describe, test } from "node:test";
+import { encode_prompt } from "../../src/eval/prompts.js";
 import type { TokenizerCallOptions } from "../../src/text/batch.js";
 import { to_regexp } from "../../src/text/patterns.js";
 import { load_tokenizer, StreamingDecoder, type Tokenizer } from "../../src/text/tokenizer.js";
@@ -112,6 +113,24 @@ describe("a folder as transformers 5.17 reads it", () => {
       }
     });
   }
+
+  test("an evaluation puts around a text what the files say, as lm-evaluation-harness 0.4.13 does", async () => {
+    const { json } = fixture.components.find(({ name }) => name === "Llama, not legacy")!;
+    const tokenizer = await of_json(whole(json), { "tokenizer_config.json": { bos_token: "<s>", eos_token: "</s>" } });
+    // By `_encode_pair` of its HFLM with this tokenizer, and `add_bos_token` left out, true and false.
+    const cases: [boolean | null, string, string, number[], number[]][] = [
+      [null, "patient has ", "fever", [1, 350, 408, 2], [2]],
+      [null, "<s>patient has", " cough", [1, 346, 349, 408], [351]],
+      [null, "dose", " 500 mg", [1, 373, 2], [399, 2]],
+      [true, "patient has ", "fever", [1, 350, 408], [391]],
+      [true, "dose", " 500 mg", [1, 373], [389, 399]],
+      [false, "patient has ", "fever", [350, 408], [391]],
+    ];
+    for (const [add_bos, context, text, before, continuation] of cases) {
+      const { requests } = encode_prompt({ context, continuations: [text] }, { tokenizer, add_bos, max_length: 100 });
+      assert.deepEqual(requests, [{ context: before, continuation }], `${add_bos} ${context}`);
+    }
+  });
 
   test("options that a call does not know, or that contradict each other, are refused by name", async () => {
     const tokenizer = await of_json(whole(fixture.components[0]!.json));
