@@ -7,13 +7,14 @@ import { root } from "./setup.mjs";
 const rooms = {
   graph: [],
   text: [],
+  data: ["text"],
   model: ["graph"],
   engine: ["text", "model", "graph"],
   assistant: ["engine", "text", "model"],
-  eval: ["engine", "text", "model"],
-  train: ["text", "model", "graph"],
+  eval: ["engine", "data", "text", "model"],
+  train: ["data", "text", "model", "graph"],
   serve: ["assistant", "engine", "text"],
-  cli: ["serve", "train", "eval", "assistant", "engine", "text", "model"],
+  cli: ["serve", "train", "eval", "assistant", "engine", "data", "text", "model"],
 };
 
 export function check_imports() {

@@ -6,13 +6,38 @@ import { fileURLToPath } from "node:url";
 
 export const root = dirname(dirname(fileURLToPath(import.meta.url)));
 const BUILT = join(root, "dist/.built");
+const INSTALLED = join(root, "node_modules/.bimedix-installed");
 
 /** Runs a command with its output on stderr, so that stdout stays the program's own; ends this process when it fails. */
 export function run(command, args, options = {}) {
+  const { status } = attempt(command, args, options);
+  if (status !== 0) process.exit(status ?? 1);
+}
+
+function attempt(command, args, options = {}) {
   // On Windows npm is a script, which only a shell finds; node's own path may hold spaces, which a shell would split.
   const shell = process.platform === "win32" && command === "npm";
-  const { status } = spawnSync(command, args, { cwd: root, stdio: ["ignore", 2, 2], shell, ...options });
-  if (status !== 0) process.exit(status ?? 1);
+  return spawnSync(command, args, { cwd: root, stdio: ["ignore", 2, 2], shell, ...options });
+}
+
+// What installs the packages, in the order in which it is tried. None runs install scripts (see .npmrc): everything that is needed comes
+// inside the packages. Bun and Deno are for machines without npm; they read package-lock.json and need not keep a lock of their own.
+const INSTALLERS = [
+  ["npm", ["ci", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error"]],
+  ["bun", ["install", "--ignore-scripts", "--no-save", "--silent"]],
+  ["deno", ["install", "--no-lock", "--node-modules-dir=auto", "--quiet"]],
+];
+
+function install() {
+  for (const [command, args] of INSTALLERS) {
+    const own = process.versions[command] === undefined ? command : process.execPath;
+    const { error, status } = attempt(own, args);
+    if (error?.code === "ENOENT") continue;
+    if (status !== 0) process.exit(status ?? 1);
+    return;
+  }
+  console.error("bimedix: found none of npm, bun and deno to install the packages with; put one on the PATH.");
+  process.exit(1);
 }
 
 const time_of = (path) => (existsSync(path) ? statSync(path).mtimeMs : 0);
@@ -24,25 +49,29 @@ function newest(folder) {
   }, time_of(folder));
 }
 
+/** @returns whether anything was installed */
 export function setup() {
-  const [major = 0] = process.versions.node.split(".").map(Number);
-  if (major < 20) {
+  const [major = 0, minor = 0] = process.versions.node.split(".").map(Number);
+  if (major < 20 || (major === 20 && minor < 10)) {
     console.error(
-      `bimedix: Node.js ${process.versions.node}; expected 20 or newer; install it from https://nodejs.org.`,
+      `bimedix: Node.js ${process.versions.node}; expected 20.10 or newer; install it from https://nodejs.org.`,
     );
     process.exit(1);
   }
-  // Scripts stay off (see .npmrc): everything that is needed comes inside the packages.
-  if (time_of(join(root, "node_modules/.package-lock.json")) < time_of(join(root, "package-lock.json"))) {
+  const installed = Math.max(time_of(INSTALLED), time_of(join(root, "node_modules/.package-lock.json")));
+  const missing = installed < time_of(join(root, "package-lock.json"));
+  if (missing) {
     console.error("bimedix: installing (once; ONNX Runtime is about 290 MB) …");
-    run("npm", ["ci", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error"]);
+    install();
+    writeFileSync(INSTALLED, "");
   }
   const folders = ["src", "test", "web"].map((name) => newest(join(root, name)));
   const sources = Math.max(...folders, time_of(join(root, "tsconfig.json")));
   if (time_of(BUILT) < sources) {
     console.error("bimedix: building …");
     for (const project of ["tsconfig.json", "web/tsconfig.json"])
-      run(process.execPath, [join(root, "node_modules/typescript/bin/tsc"), "-p", project]);
+      run(process.execPath, [join(root, "node_modules/typescript/lib/tsc.js"), "-p", project]);
     writeFileSync(BUILT, "");
   }
+  return missing;
 }

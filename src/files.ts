@@ -1,7 +1,8 @@
 /** Reading and writing files so that a failure is one readable line, and so that a half-written file never counts as whole. */
 import { createHash, randomBytes } from "node:crypto";
 import { createReadStream } from "node:fs";
-import { type FileHandle, open, readFile, rename, rm } from "node:fs/promises";
+import { type FileHandle, open, readFile, realpath, rename, rm } from "node:fs/promises";
+import { basename, dirname, join, resolve } from "node:path";
 import { BimedixError, type ErrorCode } from "./errors.js";
 
 /** The error a person should read for a failed file operation. */
@@ -35,6 +36,29 @@ export async function read_text(file: string, expected: string): Promise<string>
   }
 }
 
+/**
+ * A value of JSON as Python's json module writes and reads it: NaN, Infinity and -Infinity besides what the standard has.
+ * @throws SyntaxError
+ */
+export function parse_json(text: string): unknown {
+  try {
+    return JSON.parse(text);
+  } catch (error) {
+    // Strings are matched first, so that what stands in them stays as it is.
+    let found = false;
+    const standard = text.replace(/"(?:[^"\\]|\\.)*"|-?\b(?:NaN|Infinity)\b/g, (token) => {
+      if (token.startsWith('"')) return token;
+      found = true;
+      return token === "NaN" ? JSON.stringify(NOT_A_NUMBER) : token.replace("Infinity", "1e999");
+    });
+    if (!found) throw error;
+    return JSON.parse(standard, (_, value) => (value === NOT_A_NUMBER ? Number.NaN : value));
+  }
+}
+
+/** What stands for NaN while a text is read. */
+const NOT_A_NUMBER = "\u0000NaN";
+
 /** A JSON object from a file, or null when `optional` and there is none. @throws BimedixError `code` when it is not one */
 export async function read_json(file: string, code: ErrorCode, optional: true): Promise<Record<string, unknown> | null>;
 export async function read_json(file: string, code: ErrorCode): Promise<Record<string, unknown>>;
@@ -51,7 +75,7 @@ export async function read_json(
     throw error;
   }
   try {
-    const value: unknown = JSON.parse(text);
+    const value = parse_json(text);
     if (typeof value === "object" && value !== null && !Array.isArray(value)) return value as Record<string, unknown>;
   } catch {
     // Falls through to the one error below: which character was wrong helps nobody.
@@ -89,4 +113,16 @@ export async function write_atomically(file: string, write: (handle: FileHandle)
     await rm(part, { force: true });
     throw file_error(error, file, "a place to write to");
   }
+}
+
+/** Whether two paths lead to one folder, through links or not, even where it is not there yet. */
+export async function same_folder(one: string, other: string): Promise<boolean> {
+  return (await real_path(one)) === (await real_path(other));
+}
+
+async function real_path(path: string): Promise<string> {
+  const whole = resolve(path);
+  return realpath(whole).catch(async () =>
+    dirname(whole) === whole ? whole : join(await real_path(dirname(whole)), basename(whole)),
+  );
 }

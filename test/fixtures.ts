@@ -70,3 +70,18 @@ export function max_difference(a: ArrayLike<number>, b: ArrayLike<number>): numb
   for (let i = 0; i < a.length; i++) worst = Math.max(worst, Math.abs(a[i]! - b[i]!));
   return worst;
 }
+
+/** Listens for the project's warnings; the function that it returns gives their texts and ends the listening. */
+export function warnings(): () => Promise<string[]> {
+  const texts: string[] = [];
+  const on_warning = (warning: Error) => {
+    if (warning.name === "BimedixWarning") texts.push(warning.message);
+  };
+  process.on("warning", on_warning);
+  return async () => {
+    // Warnings are emitted in a later turn.
+    await new Promise((done) => setImmediate(done));
+    process.off("warning", on_warning);
+    return texts;
+  };
+}

@@ -4,10 +4,11 @@ import { spawnSync } from "node:child_process";
 import { join } from "node:path";
 import { describe, test } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
-import { Assistant, AutoModelForCausalLM, AutoTokenizer, BimedixError } from "bimedix";
+import { pathToFileURL } from "node:url";
+import { Assistant, AutoModelForCausalLM, AutoTokenizer, BimedixError, EMBEDDED_MODEL } from "bimedix";
 import { root } from "./fixtures.js";
 
-const model_id = join(root, "models/nano");
+const model_id = EMBEDDED_MODEL;
 const question = "Hello BiMediX! I've been experiencing increased tiredness in the past week.";
 
 describe("the embedded model", () => {
@@ -129,6 +130,25 @@ describe("the embedded model", () => {
     assert.equal((await model.generate({ input_ids: [[1, 5]], max_new_tokens: 2, eos_token_id: null }))[0]!.length, 4);
     await sleep(1);
     await model.dispose();
+  });
+
+  test("threads start whatever Node was told, and Node's own messages from them do no harm", () => {
+    const script = `
+      import { AutoModelForCausalLM, EMBEDDED_MODEL } from ${JSON.stringify(pathToFileURL(join(root, "dist/src/index.js")).href)};
+      const model = await AutoModelForCausalLM.from_pretrained(EMBEDDED_MODEL);
+      const [ids] = await model.generate({ input_ids: [[1, 5]], max_new_tokens: 3, eos_token_id: null });
+      console.log(ids.length);
+      await model.dispose();`;
+    const preload = `data:text/javascript,${encodeURIComponent(script)}`;
+    // A module that is preloaded and loads the model is not preloaded in the model's own thread, for ever.
+    for (const args of [
+      ["--input-type=module", "--eval", script],
+      ["--import", preload, "--eval", "0"],
+    ]) {
+      const env = { ...process.env, WATCH_REPORT_DEPENDENCIES: "1" };
+      const { status, stdout, stderr } = spawnSync(process.execPath, args, { encoding: "utf8", env });
+      assert.deepEqual([status, stdout.trim()], [0, "5"], stderr);
+    }
   });
 
   test("many generations do not grow memory", {

@@ -5,8 +5,10 @@ Two checkpoints: models/nano, and a random Mixtral with the real tokenizer, whos
 knows too (test/eval/random_mixtral.ts). Its context is short, so that long prompts are truncated.
 """
 import hashlib
+import inspect
 import json
 import logging
+import re
 import shutil
 import sys
 import tempfile
@@ -15,6 +17,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from lm_eval_offline import HFLM, SUBJECTS, evaluate, use_local_data
+import lm_eval._cli.run
 from lm_eval.loggers import EvaluationTracker
 from safetensors.numpy import save_file
 
@@ -158,6 +161,8 @@ def main():
                 print(name, num_fewshot, add_bos, flush=True)
     result = run(models["nano"], limit, 2, True, chat=True)
     (out / "nano-2-chat.json").write_text(json.dumps(result) + "\n")
+    flags = re.findall(r'^\s+"(--?[a-zA-Z_]+)",$', inspect.getsource(lm_eval._cli.run), re.M)
+    (out / "flags.txt").write_text("".join(f"{flag}\n" for flag in sorted(set(flags))))
     (out / "schema.txt").write_text("".join(f"{line}\n" for line in schema(models["nano"])))
 
 

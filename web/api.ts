@@ -1,63 +1,90 @@
-/** The server's API, as this page uses it. */
+/** The server's API, as this page uses it. Every failure is a PageError, or the caller's own abort. */
+import { PageError, server_error } from "./problems.js";
 import type { Message, Settings } from "./store.js";
 
 async function request(path: string, body?: object, signal?: AbortSignal): Promise<Response> {
-  const response = await fetch(path, {
-    ...(body
-      ? { method: "POST", headers: { "content-type": "application/json" }, body: JSON.stringify(body) }
-      : { method: "GET" }),
-    ...(signal ? { signal } : {}),
+  const asked = body
+    ? { method: "POST", headers: { "content-type": "application/json" }, body: JSON.stringify(body) }
+    : { method: "GET" };
+  const response = await fetch(path, { ...asked, ...(signal ? { signal } : {}) }).catch((error: unknown) => {
+    throw signal?.aborted ? error : new PageError("network", String((error as Error).message));
   });
   if (response.ok) return response;
-  const text = await response.text();
-  throw new Error(message_of(text) ?? `${response.status} ${response.statusText}`);
+  throw server_error(await response.json().catch(() => null), response.status);
 }
 
-function message_of(text: string): string | null {
-  try {
-    return (JSON.parse(text) as { error: { message: string } }).error.message;
-  } catch {
-    return null;
-  }
+async function json<T>(path: string, body?: object, signal?: AbortSignal): Promise<T> {
+  const response = await request(path, body, signal);
+  return response.json().catch((error: unknown) => {
+    // A page to log in on, or a line that was cut.
+    throw signal?.aborted ? error : new PageError("network", response.headers.get("content-type") ?? "");
+  });
 }
 
 export async function model_names(): Promise<string[]> {
-  const { data } = (await (await request("/v1/models")).json()) as { data: { id: string }[] };
+  const { data } = await json<{ data: { id: string }[] }>("/v1/models");
   return data.map(({ id }) => id);
+}
+
+type Turns = readonly Pick<Message, "role" | "content">[];
+
+/** A conversation as requests hold it, behind the instruction where there is one. */
+const messages_of = (turns: Turns, system: string): object[] => [
+  ...(system.trim() ? [{ role: "system", content: system }] : []),
+  ...turns.map(({ role, content }) => ({ role, content })),
+];
+
+/** @returns the tokens of a conversation, and how many the model reads at once */
+export async function count_tokens(
+  turns: Turns,
+  { model, system }: Settings,
+  signal: AbortSignal,
+): Promise<{ count: number; max_model_len: number }> {
+  return json("/tokenize", { model, messages: messages_of(turns, system) }, signal);
+}
+
+interface Piece {
+  content: string;
+  /** Why the answer ends with this piece. */
+  finish_reason: string | null;
+}
+
+interface Event {
+  choices?: { delta: { content?: string | null }; finish_reason?: string | null }[];
+  error?: unknown;
 }
 
 /** An answer piece by piece; a stream that is cut short ends with an error. */
 export async function* answer(
-  messages: readonly Message[],
+  turns: Turns,
   { model, temperature, max_tokens, system }: Settings,
   signal: AbortSignal,
-): AsyncGenerator<string> {
-  const said = messages.map(({ role, content }) => ({ role, content }));
-  const body = {
-    model,
-    temperature,
-    max_tokens,
-    stream: true,
-    messages: [...(system.trim() ? [{ role: "system", content: system }] : []), ...said],
-  };
+): AsyncGenerator<Piece> {
+  const body = { model, temperature, max_tokens, stream: true, messages: messages_of(turns, system) };
   const response = await request("/v1/chat/completions", body, signal);
-  let rest = "";
+  let finished = false;
+  for await (const data of event_data(response, signal)) {
+    if (data === "[DONE]") return;
+    const { choices, error } = JSON.parse(data) as Event;
+    if (error) throw server_error({ error }, 500);
+    const { delta, finish_reason = null } = choices?.[0] ?? { delta: {} };
+    finished ||= finish_reason !== null;
+    yield { content: delta.content ?? "", finish_reason };
+  }
+  if (!finished) throw new PageError("cut");
+}
+
+/** The data of server-sent events, a line each; comments, which keep a connection open, and all other fields are passed over. */
+async function* event_data(response: Response, signal: AbortSignal): AsyncGenerator<string> {
   const reader = response.body!.pipeThrough(new TextDecoderStream()).getReader();
-  for (;;) {
-    const { done, value } = await reader.read();
-    if (done) throw new Error("the connection was cut");
-    const events = (rest + value).split("\n\n");
-    rest = events.pop()!;
-    for (const event of events) {
-      const data = event.replace(/^data: /, "");
-      if (data === "[DONE]") return;
-      const { choices, error } = JSON.parse(data) as {
-        choices?: { delta: { content?: string } }[];
-        error?: { message: string };
-      };
-      if (error) throw new Error(error.message);
-      yield choices?.[0]?.delta.content ?? "";
-    }
+  for (let rest = ""; ; ) {
+    const { done, value } = await reader.read().catch((error: unknown) => {
+      throw signal.aborted ? error : new PageError("cut", String((error as Error).message));
+    });
+    if (done) return;
+    const lines = (rest + value).split(/\r?\n/);
+    rest = lines.pop()!;
+    for (const line of lines) if (line.startsWith("data:")) yield line.slice(5).trim();
   }
 }
 
@@ -66,8 +93,8 @@ export interface Mcqa {
   options: { letter: string; text: string; probability: number }[];
 }
 
-export const mcqa = async (model: string, question: string, options: string[]): Promise<Mcqa> =>
-  (await request("/v1/mcqa", { model, question, options })).json();
+export const mcqa = (model: string, question: string, options: string[]): Promise<Mcqa> =>
+  json("/v1/mcqa", { model, question, options });
 
 export interface Routing {
   tokens: string[];
@@ -75,5 +102,4 @@ export interface Routing {
   layers: { experts: number[]; probabilities: number[] }[][];
 }
 
-export const routing = async (model: string, prompt: string): Promise<Routing> =>
-  (await request("/v1/routing", { model, prompt })).json();
+export const routing = (model: string, prompt: string): Promise<Routing> => json("/v1/routing", { model, prompt });

@@ -1,36 +1,38 @@
 import type { JSX } from "preact";
-import { useEffect, useRef, useState } from "preact/hooks";
-import { answer } from "./api.js";
-import { Markdown } from "./markdown.js";
-import { begin_answer, end_answer, get_state, type Message, new_id, type State, set_answer } from "./store.js";
+import { useRef, useState } from "preact/hooks";
+import { write_answer } from "./answering.js";
+import { use_follow } from "./follow.js";
+import { get_state, type Message, type State } from "./store.js";
 import type { Texts } from "./texts.js";
+import { Turn } from "./turn.js";
 
 export function Chat({ state, texts }: { state: State; texts: Texts }): JSX.Element {
   const [draft, set_draft] = useState("");
   const began = useRef(false);
-  const end = useRef<HTMLDivElement>(null);
   const composer = useRef<HTMLTextAreaElement>(null);
+  const { scroller, away, to_end } = use_follow();
   const { id, messages } = state.conversations.find(({ id }) => id === state.current)!;
-  const [controller] = messages.flatMap(({ id = "" }) => state.writing.get(id) ?? []);
+  const controller = writing_in(state, id);
   const busy = controller !== undefined;
   // An answer is read out at its end, where it was seen to be written.
   began.current ||= busy;
   const last = messages.at(-1);
-  const spoken = busy ? texts.writing : began.current ? (last?.problem ?? last?.content) : "";
-
-  useEffect(() => end.current?.scrollIntoView({ block: "end" }), [last?.content, messages.length]);
+  const spoken = busy ? texts.writing : began.current && last ? told(last, texts) : "";
 
   // Buttons go or are of no use while an answer is written and after it is stopped; who used one goes on here.
   const focus_composer = () => composer.current?.focus();
   const ask = (said: Message[]) => {
+    // What was pressed twice was drawn once in between, or not yet.
+    if (writing_in(get_state(), id)) return;
     focus_composer();
-    void write_answer(id, said, texts);
+    to_end();
+    void write_answer(id, said);
   };
   const send = () => {
     const content = draft.trim();
     if (!content || busy) return;
     set_draft("");
-    ask([...complete(messages), { role: "user", content }]);
+    ask([...messages, { role: "user", content }]);
   };
   const retry = () => ask(messages.slice(0, messages.findLastIndex(({ role }) => role === "user") + 1));
   const stop = () => {
@@ -40,26 +42,39 @@ export function Chat({ state, texts }: { state: State; texts: Texts }): JSX.Elem
 
   return (
     <section class="chat" aria-label={texts.chat}>
-      <div class="messages" role="log" aria-busy={busy}>
-        {messages.length === 0 && (
-          <p class="empty" dir="auto">
-            {texts.empty}
-          </p>
-        )}
-        {messages.map((message, i) => (
-          <Turn
-            key={`${id} ${i}`}
-            message={message}
-            texts={texts}
-            digits={state.settings.digits}
-            busy={busy}
-            writing={state.writing.has(message.id ?? "")}
-            on_edit={(content) => ask([...messages.slice(0, i), { role: "user", content }])}
-            on_retry={i === messages.length - 1 ? retry : null}
-          />
-        ))}
-        <div ref={end} />
+      <div class="messages" role="log" aria-busy={busy} ref={scroller}>
+        <div class="turns">
+          {messages.length === 0 && (
+            <p class="empty" dir="auto">
+              {texts.empty}
+            </p>
+          )}
+          {messages.map((message, i) => (
+            <Turn
+              key={`${id} ${i}`}
+              message={message}
+              texts={texts}
+              digits={state.settings.digits}
+              busy={busy}
+              writing={state.writing.has(message.id ?? "")}
+              on_edit={(content) => ask([...messages.slice(0, i), { role: "user", content }])}
+              on_retry={i === messages.length - 1 ? retry : null}
+            />
+          ))}
+        </div>
       </div>
+      {away && (
+        <button
+          type="button"
+          class="to-end"
+          onClick={() => {
+            focus_composer();
+            to_end();
+          }}
+        >
+          {texts.to_end}
+        </button>
+      )}
       <p class="sr-only" role="status" aria-live="polite">
         {spoken}
       </p>
@@ -79,8 +94,10 @@ export function Chat({ state, texts }: { state: State; texts: Texts }): JSX.Elem
           placeholder={texts.write}
           onInput={(event) => set_draft(event.currentTarget.value)}
           onKeyDown={(event) => {
+            // Keys that choose among an input method's words are its own; Safari ends composing before the last of them.
+            if (event.isComposing || event.keyCode === 229) return;
             if (event.key === "Escape") stop();
-            if (event.key !== "Enter" || event.shiftKey || event.isComposing) return;
+            if (event.key !== "Enter" || event.shiftKey) return;
             event.preventDefault();
             send();
           }}
@@ -99,109 +116,12 @@ export function Chat({ state, texts }: { state: State; texts: Texts }): JSX.Elem
   );
 }
 
-/** Outside of the view: an answer goes on while another conversation is shown. */
-async function write_answer(conversation: string, said: Message[], texts: Texts): Promise<void> {
-  const id = new_id();
-  const controller = new AbortController();
-  begin_answer(conversation, said, id, controller);
-  let content = "";
-  try {
-    for await (const piece of answer(said, get_state().settings, controller.signal)) {
-      content += piece;
-      set_answer(conversation, id, { content });
-    }
-  } catch (error) {
-    const problem = controller.signal.aborted ? texts.stopped : `${texts.failed}: ${(error as Error).message}`;
-    set_answer(conversation, id, { problem });
-  }
-  end_answer(id);
-}
+/** What ends the answer that is being written in a conversation. */
+const writing_in = ({ conversations, writing }: State, conversation: string): AbortController | undefined =>
+  conversations
+    .find(({ id }) => id === conversation)
+    ?.messages.flatMap(({ id = "" }) => writing.get(id) ?? [])
+    .at(0);
 
-/** Without an answer that never began. */
-const complete = (messages: readonly Message[]): Message[] =>
-  messages.at(-1)?.role === "assistant" && messages.at(-1)!.content === "" ? messages.slice(0, -2) : [...messages];
-
-interface TurnProps {
-  message: Message;
-  texts: Texts;
-  digits: State["settings"]["digits"];
-  busy: boolean;
-  writing: boolean;
-  on_edit: (content: string) => void;
-  on_retry: (() => void) | null;
-}
-
-function Turn({ message, texts, digits, busy, writing, on_edit, on_retry }: TurnProps): JSX.Element {
-  const [edited, set_edited] = useState<string | null>(null);
-  const edit = useRef<HTMLButtonElement>(null);
-  const field = useRef<HTMLTextAreaElement>(null);
-  const editing = edited !== null;
-  const was_editing = useRef(editing);
-
-  // The button and the form take each other's place; the focus follows.
-  useEffect(() => {
-    if (editing !== was_editing.current) (editing ? field : edit).current?.focus();
-    was_editing.current = editing;
-  }, [editing]);
-
-  const { role, content, problem } = message;
-  return (
-    <article class={role} data-digits={digits} aria-label={role === "user" ? texts.you : texts.assistant}>
-      {editing ? (
-        <form
-          onSubmit={(event) => {
-            event.preventDefault();
-            if (!edited.trim()) return;
-            set_edited(null);
-            on_edit(edited.trim());
-          }}
-        >
-          <textarea
-            ref={field}
-            dir="auto"
-            rows={3}
-            value={edited}
-            aria-label={texts.edit}
-            onInput={(event) => set_edited(event.currentTarget.value)}
-          />
-          <div class="actions">
-            <button type="submit">{texts.save}</button>
-            <button type="button" class="quiet" onClick={() => set_edited(null)}>
-              {texts.cancel}
-            </button>
-          </div>
-        </form>
-      ) : (
-        <>
-          {role === "user" ? (
-            <p class="said" dir="auto">
-              {content}
-            </p>
-          ) : (
-            <Markdown text={content} digits={digits} />
-          )}
-          {writing && <span class="cursor" aria-hidden="true" />}
-          {problem && (
-            <p class="problem" dir="auto">
-              {problem}
-            </p>
-          )}
-          {!busy && (
-            <div class="actions">
-              {role === "user" && (
-                <button type="button" class="quiet" ref={edit} onClick={() => set_edited(content)}>
-                  {texts.edit}
-                </button>
-              )}
-              {role === "assistant" && on_retry && (
-                <button type="button" class="quiet" onClick={on_retry}>
-                  {texts.retry}
-                </button>
-              )}
-            </div>
-          )}
-        </>
-      )}
-    </article>
-  );
-}
+const told = ({ content, problem }: Message, texts: Texts): string =>
+  problem ? `${content} ${texts.problems[problem.kind]}`.trim() : content;

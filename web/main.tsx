@@ -1,18 +1,21 @@
 /** The page: its frame, its views, and the conversations beside them. */
 import { type JSX, render } from "preact";
 import { useEffect, useRef, useState } from "preact/hooks";
-import { model_names } from "./api.js";
+import { load_models } from "./answering.js";
 import { Chat } from "./chat.js";
 import { McqaView } from "./mcqa.js";
+import { ProblemView } from "./problems.js";
 import { RoutingView } from "./routing.js";
 import { SettingsView } from "./settings.js";
 import {
   type Conversation,
   change,
   delete_conversation,
+  forget_undo,
   new_conversation,
   type State,
   set,
+  undo,
   use_state,
 } from "./store.js";
 import { texts as all_texts, type Texts } from "./texts.js";
@@ -25,8 +28,8 @@ function App(): JSX.Element {
   const { language, theme, model } = state.settings;
   const texts = all_texts[language];
   const [view, set_view] = useState<View>("chat");
-  const [models, set_models] = useState<string[]>([]);
   const [menu, set_menu] = useState(false);
+  const main = useRef<HTMLElement>(null);
 
   useEffect(() => {
     const root = document.documentElement;
@@ -35,12 +38,7 @@ function App(): JSX.Element {
     if (theme === "auto") delete root.dataset.theme;
     else root.dataset.theme = theme;
   }, [language, theme]);
-  useEffect(() => {
-    model_names().then((names) => {
-      set_models(names);
-      if (!names.includes(model)) set({ model: names[0] ?? "" });
-    }, console.error);
-  }, []);
+  useEffect(() => void load_models(), []);
 
   const props = { state, texts };
   return (
@@ -53,7 +51,7 @@ function App(): JSX.Element {
         <label class="model">
           <span class="sr-only">{texts.model}</span>
           <select value={model} onChange={(event) => set({ model: event.currentTarget.value })}>
-            {models.map((name) => (
+            {state.models.map((name) => (
               <option key={name} value={name}>
                 {name}
               </option>
@@ -72,6 +70,7 @@ function App(): JSX.Element {
       <p class="notice" role="note" dir="auto">
         {texts.notice}
       </p>
+      {state.undo && <Undo kind={state.undo.kind} texts={texts} on_end={() => main.current?.focus()} />}
       <aside>
         <nav aria-label={texts.views}>
           {views.map((name) => (
@@ -90,11 +89,19 @@ function App(): JSX.Element {
         </nav>
         {view === "chat" && <Conversations state={state} texts={texts} on_choice={() => set_menu(false)} />}
       </aside>
-      <main>
-        {state.storage_full && (
-          <p class="problem" role="alert" dir="auto">
-            {texts.storage_full}
+      <main ref={main} tabIndex={-1}>
+        {state.storage_problem && (
+          <p class="problem" role="alert">
+            {texts[state.storage_problem]}
           </p>
+        )}
+        {state.models_problem && (
+          <div class="models-problem">
+            <ProblemView problem={state.models_problem} texts={texts} alert />
+            <button type="button" onClick={() => void load_models()}>
+              {texts.try_again}
+            </button>
+          </div>
         )}
         {view === "chat" && <Chat key={state.current} {...props} />}
         {view === "mcqa" && <McqaView key={language} {...props} />}
@@ -115,7 +122,8 @@ function Conversations({
   on_choice: () => void;
 }): JSX.Element {
   const begin = useRef<HTMLButtonElement>(null);
-  const title = ({ messages }: Conversation) => messages[0]?.content.slice(0, 60) || texts.untitled;
+  const title = ({ messages }: Conversation) =>
+    [...(messages[0]?.content ?? "")].slice(0, 60).join("") || texts.untitled;
   return (
     <section aria-label={texts.conversations}>
       <button
@@ -145,7 +153,7 @@ function Conversations({
             <button
               type="button"
               class="quiet"
-              aria-label={`${texts.delete}: ${title(one)}`}
+              aria-label={`${texts.delete}: \u2068${title(one)}\u2069`}
               onClick={() => {
                 begin.current?.focus();
                 delete_conversation(one.id);
@@ -157,6 +165,32 @@ function Conversations({
         ))}
       </ul>
     </section>
+  );
+}
+
+interface UndoProps {
+  kind: "deleted" | "replaced";
+  texts: Texts;
+  /** The buttons go, and the focus with them. */
+  on_end: () => void;
+}
+
+/** What was taken away can be had back, for as long as this stands here. */
+function Undo({ kind, texts, on_end }: UndoProps): JSX.Element {
+  const ending = (act: () => void) => () => {
+    on_end();
+    act();
+  };
+  return (
+    <div class="undo">
+      <p role="status">{texts[kind]}</p>
+      <button type="button" onClick={ending(undo)}>
+        {texts.undo}
+      </button>
+      <button type="button" class="quiet" aria-label={texts.close} onClick={ending(forget_undo)}>
+        ×
+      </button>
+    </div>
   );
 }
 

@@ -4,24 +4,37 @@
  */
 import { lexer, type Token, type Tokens, walkTokens } from "marked";
 import type { ComponentChildren, JSX } from "preact";
-import { type Digits, digits_of } from "./texts.js";
+import { useMemo } from "preact/hooks";
+import { type Digits, digits_of, type Texts } from "./texts.js";
 
 /** Deeper than any answer that a person wants to read. */
 const DEPTH = 40;
 
-export function Markdown({ text, digits }: { text: string; digits: Digits }): JSX.Element {
+interface MarkdownProps {
+  text: string;
+  digits: Digits;
+  texts: Texts;
+}
+
+/** Made anew for another text alone: a long conversation is drawn at every word of its last answer. */
+export const Markdown = ({ text, digits, texts }: MarkdownProps): JSX.Element =>
+  useMemo(() => elements({ text, digits, texts }), [text, digits, texts]);
+
+function elements({ text, digits, texts }: MarkdownProps): JSX.Element {
   const with_digits = digits_of(text, digits);
-  let tokens: Token[];
   try {
-    tokens = lexer(text.replace(/^([>\s]{200})[>\s]+/gm, "$1"));
+    const tokens = lexer(text.replace(/^([>\s]{200})[>\s]+/gm, "$1"));
     // After the lexer, which numbers lists by 0-9 alone, and in words alone: code and addresses are as they were written.
     walkTokens(tokens, (token) => {
-      if (token.type === "text") token.text = with_digits(without_entities(token.text));
+      if (token.type === "text" || token.type === "image") token.text = with_digits(without_entities(token.text));
+      if (token.type === "link") token.href = without_entities(token.href);
+      if (token.type === "checkbox")
+        (token as Tokens.Generic).label = token.checked ? texts.task_done : texts.task_open;
     });
+    return <>{blocks(tokens, 0)}</>;
   } catch {
     return <p dir="auto">{text}</p>;
   }
-  return <>{blocks(tokens, 0)}</>;
 }
 
 /** For what holds blocks of its own: `auto` does not look into those. The first letter decides, as there. */
@@ -45,7 +58,8 @@ function block(token: Tokens.Generic, depth: number): ComponentChildren {
     }
     case "code":
       return (
-        <pre dir="ltr">
+        // biome-ignore lint/a11y/noNoninteractiveTabindex: it scrolls, by keys too
+        <pre dir="ltr" tabIndex={0}>
           <code>{token.text}</code>
         </pre>
       );
@@ -55,10 +69,12 @@ function block(token: Tokens.Generic, depth: number): ComponentChildren {
       return <hr />;
     case "list": {
       const items = (token.items as Tokens.ListItem[]).map((item) => (
-        <li dir={direction(item.text)}>{blocks(item.tokens, depth)}</li>
+        <li dir={direction(item.text)} class={item.task ? "task" : undefined}>
+          {blocks(item.tokens, depth)}
+        </li>
       ));
       return token.ordered ? (
-        <ol dir={direction(token.raw)} start={token.start || 1}>
+        <ol dir={direction(token.raw)} start={token.start}>
           {items}
         </ol>
       ) : (
@@ -67,9 +83,14 @@ function block(token: Tokens.Generic, depth: number): ComponentChildren {
     }
     case "table": {
       const { header, rows } = token as Tokens.Table;
-      const cell = (Tag: "th" | "td") => (one: Tokens.TableCell) => <Tag dir="auto">{inline(one.tokens, depth)}</Tag>;
+      const cell = (Tag: "th" | "td") => (one: Tokens.TableCell) => (
+        <Tag dir="auto" style={one.align ? { textAlign: one.align } : undefined}>
+          {inline(one.tokens, depth)}
+        </Tag>
+      );
       return (
-        <div class="table">
+        // biome-ignore lint/a11y/noNoninteractiveTabindex: it scrolls, by keys too
+        <div class="table" tabIndex={0}>
           <table dir={direction(token.raw)}>
             <thead>
               <tr>{header.map(cell("th"))}</tr>
@@ -87,6 +108,8 @@ function block(token: Tokens.Generic, depth: number): ComponentChildren {
       return token.tokens ? <span dir="auto">{inside()}</span> : token.text;
     case "paragraph":
       return <p dir="auto">{inside()}</p>;
+    case "checkbox":
+      return span(token, depth);
     default:
       // HTML among them: it is shown as it was written.
       return <p dir="auto">{token.raw}</p>;
@@ -115,7 +138,7 @@ function span(token: Tokens.Generic, depth: number): ComponentChildren {
       );
     case "link": {
       const shown = token.autolink ? token.text : inside();
-      return /^https?:\/\//i.test(token.href) ? (
+      return /^(https?:\/\/|mailto:)/i.test(token.href) ? (
         <a href={token.href} target="_blank" rel="noreferrer noopener nofollow">
           {shown}
         </a>
@@ -127,6 +150,15 @@ function span(token: Tokens.Generic, depth: number): ComponentChildren {
       return <bdi>{token.text}</bdi>;
     case "escape":
       return token.text;
+    case "checkbox":
+      return (
+        <>
+          <input type="checkbox" disabled checked={token.checked} aria-label={token.label} />{" "}
+        </>
+      );
+    case "html":
+      // The one tag that tables cannot do without; all others are shown as they were written.
+      return /^<br\s*\/?>$/i.test(token.raw) ? <br /> : token.raw;
     case "text":
       return token.tokens ? inside() : token.text;
     default:
@@ -134,8 +166,11 @@ function span(token: Tokens.Generic, depth: number): ComponentChildren {
   }
 }
 
-/** The lexer hands on entities as they are written. */
+/** The lexer hands on entities as they are written. The browser knows their names, and its text field takes no tags. */
 function without_entities(text: string): string {
-  const entities: Record<string, string> = { amp: "&", lt: "<", gt: ">", quot: '"', "#39": "'", nbsp: "\u00a0" };
-  return text.replace(/&(#?\w+);/g, (all, name: string) => entities[name] ?? all);
+  return text.replace(/&#?\w+;/g, (entity) => {
+    const field = document.createElement("textarea");
+    field.innerHTML = entity;
+    return field.value;
+  });
 }

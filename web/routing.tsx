@@ -1,6 +1,7 @@
 import type { JSX } from "preact";
-import { useState } from "preact/hooks";
+import { useEffect, useRef, useState } from "preact/hooks";
 import { type Routing, routing } from "./api.js";
+import { PageError, type Problem, ProblemView, problem_of } from "./problems.js";
 import type { State } from "./store.js";
 import { number_format, type Texts } from "./texts.js";
 
@@ -14,22 +15,30 @@ export function RoutingView({ state, texts }: { state: State; texts: Texts }): J
   const { model, language } = state.settings;
   const [prompts, set_prompts] = useState<readonly string[]>(examples);
   const [results, set_results] = useState<Routing[]>([]);
-  const [problem, set_problem] = useState("");
+  const [problem, set_problem] = useState<Problem | null>(null);
   const [waiting, set_waiting] = useState(false);
+  const running = useRef(false);
+  const outcome = useRef<HTMLDivElement>(null);
   const labels = [texts.english_text, texts.arabic_text];
   const format = number_format(language);
 
+  useEffect(() => outcome.current?.scrollIntoView({ block: "nearest" }), [results, problem]);
+
   async function show(): Promise<void> {
-    set_problem("");
+    if (running.current) return;
+    running.current = true;
+    set_problem(null);
     set_waiting(true);
     try {
+      if (prompts.some((prompt) => prompt.trim() === "")) throw new PageError("empty");
       const all: Routing[] = [];
       for (const prompt of prompts) all.push(await routing(model, prompt.trim()));
       set_results(all);
     } catch (error) {
       set_results([]);
-      set_problem(`${texts.failed}: ${(error as Error).message}`);
+      set_problem(problem_of(error));
     }
+    running.current = false;
     set_waiting(false);
   }
 
@@ -57,35 +66,33 @@ export function RoutingView({ state, texts }: { state: State; texts: Texts }): J
         </div>
         <button type="submit">{texts.show}</button>
       </form>
-      {problem && (
-        <p class="problem" role="alert" dir="auto">
-          {problem}
-        </p>
-      )}
       <p class="sr-only" role="status">
         {waiting ? texts.waiting : results.length > 0 && texts.routing_shown}
       </p>
-      {results.length > 0 && (
-        <ul class="legend">
-          {Array.from({ length: results[0]!.experts }, (_, expert) => (
-            <li key={expert}>
-              <span class="swatch" style={{ background: colors[expert % colors.length] }} aria-hidden="true" />
-              {texts.expert} {format.format(expert + 1)}
-            </li>
+      <div ref={outcome}>
+        {problem && <ProblemView problem={problem} texts={texts} alert />}
+        {results.length > 0 && (
+          <ul class="legend">
+            {Array.from({ length: results[0]!.experts }, (_, expert) => (
+              <li key={expert}>
+                <span class="swatch" style={{ background: colors[expert % colors.length] }} aria-hidden="true" />
+                {texts.expert} {format.format(expert + 1)}
+              </li>
+            ))}
+          </ul>
+        )}
+        <div class="pair">
+          {results.map((result, i) => (
+            <Heat
+              key={labels[i]}
+              result={result}
+              title={labels[i]!}
+              dir={i === 0 ? "ltr" : "rtl"}
+              texts={texts}
+              format={format}
+            />
           ))}
-        </ul>
-      )}
-      <div class="pair">
-        {results.map((result, i) => (
-          <Heat
-            key={labels[i]}
-            result={result}
-            title={labels[i]!}
-            dir={i === 0 ? "ltr" : "rtl"}
-            texts={texts}
-            format={format}
-          />
-        ))}
+        </div>
       </div>
     </section>
   );
@@ -100,6 +107,7 @@ interface HeatProps {
 }
 
 function Heat({ result, title, dir, texts, format }: HeatProps): JSX.Element {
+  const percent = new Intl.NumberFormat(format.resolvedOptions().locale, { style: "percent" });
   const { tokens, layers } = result;
   return (
     // biome-ignore lint/a11y/noNoninteractiveTabindex: it scrolls, by keys too
@@ -130,7 +138,10 @@ function Heat({ result, title, dir, texts, format }: HeatProps): JSX.Element {
                   <td
                     key={i}
                     title={experts
-                      .map((expert) => `${texts.expert} ${expert + 1}: ${Math.round(100 * probabilities[expert]!)} %`)
+                      .map(
+                        (expert) =>
+                          `${texts.expert} ${format.format(expert + 1)}: ${percent.format(probabilities[expert]!)}`,
+                      )
                       .join("\n")}
                   >
                     <span

@@ -1,6 +1,8 @@
 import type { JSX } from "preact";
+import { useState } from "preact/hooks";
+import { in_range, ranges } from "./kept.js";
 import { clear, type Settings, type State, set } from "./store.js";
-import type { Language, Texts } from "./texts.js";
+import { filled, type Language, number_format, number_of, type Texts } from "./texts.js";
 
 export function SettingsView({ state, texts }: { state: State; texts: Texts }): JSX.Element {
   const { settings } = state;
@@ -19,22 +21,6 @@ export function SettingsView({ state, texts }: { state: State; texts: Texts }): 
       </select>
     </label>
   );
-  const number = (key: "temperature" | "max_tokens", label: string, min: number, max: number, step: number) => (
-    <label>
-      {label}
-      <input
-        type="number"
-        min={min}
-        max={max}
-        step={step}
-        value={settings[key]}
-        onChange={(event) => {
-          const value = event.currentTarget.valueAsNumber;
-          if (value >= min && value <= max) set({ [key]: value });
-        }}
-      />
-    </label>
-  );
   return (
     <section class="page" aria-label={texts.settings}>
       {choice("language", texts.language, { en: "English", ar: "العربية" } satisfies Record<Language, string>)}
@@ -44,8 +30,8 @@ export function SettingsView({ state, texts }: { state: State; texts: Texts }): 
         arabic: texts.digits_arabic,
         latin: texts.digits_latin,
       })}
-      {number("temperature", texts.temperature, 0, 2, 0.1)}
-      {number("max_tokens", texts.max_tokens, 1, 100_000, 1)}
+      <NumberField name="temperature" label={texts.temperature} settings={settings} texts={texts} />
+      <NumberField name="max_tokens" label={texts.max_tokens} settings={settings} texts={texts} />
       <label>
         {texts.system}
         <textarea
@@ -65,5 +51,51 @@ export function SettingsView({ state, texts }: { state: State; texts: Texts }): 
         {texts.clear}
       </button>
     </section>
+  );
+}
+
+interface NumberFieldProps {
+  name: keyof typeof ranges;
+  label: string;
+  settings: Settings;
+  texts: Texts;
+}
+
+/** A number as its writer's keyboard writes it, which a field of the browser's would not take; what is out of range is refused here. */
+function NumberField({ name, label, settings, texts }: NumberFieldProps): JSX.Element {
+  const used = settings[name];
+  const [written, set_written] = useState<string | null>(null);
+  const [refused, set_refused] = useState(false);
+  const { min, max, whole } = ranges[name];
+  const format = number_format(settings.language, { maximumFractionDigits: 20 });
+  const said = { min: format.format(min), max: format.format(max), used: format.format(used) };
+  return (
+    <div class="field">
+      <label>
+        {label}
+        <input
+          inputMode={whole ? "numeric" : "decimal"}
+          autocomplete="off"
+          value={written ?? String(used)}
+          aria-invalid={refused}
+          aria-describedby={refused ? `${name}-refused` : undefined}
+          onInput={(event) => {
+            const text = event.currentTarget.value;
+            const value = number_of(text, whole);
+            const right = in_range(name, value);
+            set_written(text);
+            set_refused(!right);
+            if (right) set({ [name]: value });
+          }}
+          // What is not used is not left standing; why stays to be read.
+          onBlur={() => set_written(null)}
+        />
+      </label>
+      {refused && (
+        <p class="problem" id={`${name}-refused`} role="alert">
+          {filled(whole ? texts.not_used_whole : texts.not_used, said)}
+        </p>
+      )}
+    </div>
   );
 }

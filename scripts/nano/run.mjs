@@ -18,6 +18,7 @@ setup();
 const { build } = await import("./data.mjs");
 const { accuracy, answers, loss_beside, losses } = await import("./measure.mjs");
 const { read_log } = await import("../../dist/src/train/index.js");
+const { checkpoints } = await import("../../dist/src/train/checkpoint.js");
 
 const runs = join(root, "runs");
 const folder = join(runs, "nano-data");
@@ -76,8 +77,10 @@ const rows = [];
 rows.push({ title: "the base, untouched (NF4)", ...(await measured(base, undefined)) });
 for (const [title, { name, overrides }] of Object.entries(adapters)) {
   const output = join("runs", name);
-  if (!existsSync(join(root, output, "adapter_model.safetensors")))
-    run(process.execPath, [cli, "train", recipe, `output_dir=${output}`, "--resume", ...overrides]);
+  if (!existsSync(join(root, output, "adapter_model.safetensors"))) {
+    const begun = (await checkpoints(join(root, output))).length > 0;
+    run(process.execPath, [cli, "train", recipe, `output_dir=${output}`, ...(begun ? ["--resume"] : []), ...overrides]);
+  }
   const log = await read_log(join(root, output, "log.jsonl"));
   rows.push({ title, log, ...(await measured(base, join(root, output))) });
 }

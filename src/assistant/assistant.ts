@@ -2,16 +2,13 @@
  * The three capabilities of BiMediX over any model: chats, multiple-choice questions and closed questions about a text,
  * in English and Arabic. For research: none of it is medical advice, and `notice` says so in the user's language.
  */
-import {
-  AutoModelForCausalLM,
-  AutoTokenizer,
-  type ModelGenerateOptions,
-  type PretrainedOptions,
-} from "../engine/auto.js";
+import { AutoModelForCausalLM, AutoTokenizer, type PretrainedOptions } from "../engine/auto.js";
 import type { AdapterOption } from "../engine/engine.js";
+import type { ModelGenerateOptions } from "../engine/generate.js";
+import { check_generation_options } from "../engine/generation_options.js";
 import { BimedixError } from "../errors.js";
 import { type Language, language_of } from "../text/arabic.js";
-import type { ChatMessage } from "../text/chat.js";
+import { type ChatMessage, plain_messages } from "../text/chat.js";
 import { context_prompt, mcqa_prompt, option_letters_of, question_words } from "../text/questions.js";
 import { StopStrings } from "../text/stop.js";
 import { StreamingDecoder, type Tokenizer } from "../text/tokenizer.js";
@@ -51,7 +48,11 @@ export interface RoutingResult {
   layers: { experts: number[]; probabilities: number[] }[][];
 }
 
-export type AnswerOptions = Omit<ModelGenerateOptions, "input_ids" | "streamer">;
+/** Those of `generate` that one answer in pieces can have; it ends before its stop string. */
+export type AnswerOptions = Omit<
+  ModelGenerateOptions,
+  "input_ids" | "attention_mask" | "streamer" | "num_return_sequences" | "top_logprobs"
+>;
 
 /** What answers questions, here or on a server. */
 export interface Answering {
@@ -100,9 +101,13 @@ export class Assistant implements Answering {
     return this.model.dir;
   }
 
-  /** The answer to a conversation, piece by piece. */
+  /** The answer to a conversation, piece by piece; where nothing limits its length, the context does. */
   async *chat(messages: readonly ChatMessage[], options: AnswerOptions = {}): AsyncGenerator<string> {
-    yield* this.continue(this.tokenizer.apply_chat_template(messages), options);
+    const { generation_config, config } = this.model;
+    const { max_new_tokens, max_length } = generation_config;
+    const limited = (max_new_tokens ?? max_length ?? options.max_new_tokens ?? options.max_length) !== undefined;
+    const whole = limited ? options : { ...options, max_new_tokens: config.max_position_embeddings };
+    yield* this.continue(this.tokenizer.apply_chat_template(plain_messages(messages)), whole);
   }
 
   /** The continuation of a raw prompt, piece by piece; `<s>` is added in front. */
@@ -114,7 +119,8 @@ export class Assistant implements Answering {
   overflow(messages: readonly ChatMessage[], room: number): number {
     const limit = this.model.config.max_position_embeddings - room;
     let dropped = 0;
-    while (messages.length - dropped > 1 && this.tokenizer.apply_chat_template(messages.slice(dropped)).length > limit)
+    const plain = plain_messages(messages);
+    while (plain.length - dropped > 1 && this.tokenizer.apply_chat_template(plain.slice(dropped)).length > limit)
       dropped += 2;
     return dropped;
   }
@@ -184,9 +190,17 @@ export class Assistant implements Answering {
     await this.model.dispose();
   }
 
-  private async *continue(input_ids: number[], { stop, ...options }: AnswerOptions): AsyncGenerator<string> {
+  private async *continue(input_ids: number[], given: AnswerOptions): AsyncGenerator<string> {
+    const { stop, stop_strings, ...options } = check_generation_options(given) as AnswerOptions;
+    for (const name of ["streamer", "num_return_sequences"] as const)
+      if (name in options)
+        throw new BimedixError("bad_option", {
+          given: `${name} for an answer in pieces`,
+          expected: "one answer",
+          todo: "leave it out, or call model.generate",
+        });
     const decoder = new StreamingDecoder(this.tokenizer, { skip_special_tokens: true });
-    const stops = new StopStrings(stop);
+    const stops = new StopStrings([stop ?? [], stop_strings ?? []].flat());
     for await (const { token_id } of this.model.stream({ ...options, input_ids: [input_ids] })) {
       // Rows that round a vocabulary up to an even number stand for no text.
       const text = stops.push(token_id < this.tokenizer.vocab_size ? decoder.push(token_id) : "");

@@ -4,7 +4,7 @@
  * that it writes, or asked of `/v1/mcqa` where the server is one of ours.
  */
 
-import type { SamplingOptions } from "../engine/engine.js";
+import { check_generation_options } from "../engine/generation_options.js";
 import {
   find_model,
   HttpError,
@@ -34,6 +34,18 @@ const only = {
   word: { en: "Answer with one word: yes, no or maybe.", ar: "أجب بكلمة واحدة: نعم أو لا أو ربما." },
 } as const;
 
+/** Options that have the same name and meaning in the API of servers. */
+const understood = [
+  "top_p",
+  "top_k",
+  "min_p",
+  "repetition_penalty",
+  "frequency_penalty",
+  "presence_penalty",
+  "logit_bias",
+  "seed",
+];
+
 interface LoggedToken {
   token: string;
   top_logprobs?: { token: string; logprob: number }[];
@@ -59,13 +71,13 @@ export class RemoteAssistant implements Answering {
 
   async *chat(messages: readonly ChatMessage[], options: AnswerOptions = {}): AsyncGenerator<string> {
     const body = { ...this.body(options), messages, stream: true };
-    for await (const event of request_events(`${this.remote.base}/chat/completions`, body, this.call(options)))
+    for await (const event of request_events(this.remote.base, "/chat/completions", body, this.call(options)))
       yield piece_of(event, this.place, (choice) => choice.delta?.content);
   }
 
   async *generate(prompt: string, options: AnswerOptions = {}): AsyncGenerator<string> {
     const body = { ...this.body(options), prompt, stream: true };
-    for await (const event of request_events(`${this.remote.base}/completions`, body, this.call(options)))
+    for await (const event of request_events(this.remote.base, "/completions", body, this.call(options)))
       yield piece_of(event, this.place, (choice) => choice.text);
   }
 
@@ -110,16 +122,16 @@ export class RemoteAssistant implements Answering {
     yield* this.chat([{ role: "user", content: context_prompt(context, question, language) }], options);
   }
 
-  /** A request of the API as it is, to another path: the events of its stream. */
+  /** A request of the API as it is, to another path: the events of its stream. Sent once: who asked decides whether to ask again. */
   forward_events(path: string, body: object, signal: AbortSignal): AsyncGenerator<unknown> {
     const own = { ...body, model: this.remote.id, stream: true };
-    return request_events(`${this.remote.base}${path}`, own, this.call({ signal }));
+    return request_events(this.remote.base, path, own, { ...this.call({ signal }), retry: "never" });
   }
 
   /** The same, for the whole answer. */
   forward(path: string, body: object, signal: AbortSignal): Promise<unknown> {
     const own = { ...body, model: this.remote.id, stream: false };
-    return request(`${this.remote.base}${path}`, own, this.call({ signal }));
+    return request(this.remote.base, path, own, { ...this.call({ signal }), retry: "never" });
   }
 
   async dispose(): Promise<void> {}
@@ -128,7 +140,7 @@ export class RemoteAssistant implements Answering {
     return { ...this.options, ...(signal ? { signal } : {}) };
   }
 
-  private body(options: AnswerOptions & SamplingOptions): Record<string, unknown> {
+  private body(options: AnswerOptions): Record<string, unknown> {
     if (options.adapter) {
       throw new BimedixError("bad_option", {
         given: `adapter ${JSON.stringify(options.adapter)} for a model on a server`,
@@ -137,25 +149,26 @@ export class RemoteAssistant implements Answering {
       });
     }
     const {
-      max_new_tokens: max_tokens,
-      do_sample,
-      temperature,
-      top_p,
-      top_k,
-      min_p,
-      repetition_penalty,
-      seed,
+      signal: _,
+      adapter: __,
       stop,
-    } = options;
+      stop_strings,
+      ...checked
+    } = check_generation_options(options) as AnswerOptions;
+    const { max_new_tokens: max_tokens, do_sample, temperature, ...rest } = checked;
+    const other = Object.keys(rest).find((name) => !understood.includes(name));
+    if (other !== undefined) {
+      throw new BimedixError("bad_option", {
+        given: `${other} for a model on a server`,
+        expected: `max_new_tokens, do_sample, temperature, stop, ${understood.join(", ")}`,
+        todo: "leave it out",
+      });
+    }
     const given = {
+      ...rest,
       max_tokens,
       temperature: do_sample === false ? 0 : temperature,
-      top_p,
-      top_k,
-      min_p,
-      repetition_penalty,
-      seed,
-      stop,
+      stop: stop ?? stop_strings,
     };
     const set = Object.entries(given).filter(([, value]) => value !== undefined);
     return { model: this.remote.id, ...Object.fromEntries(set) };
@@ -166,7 +179,7 @@ export class RemoteAssistant implements Answering {
     if (this.has_mcqa === false) return null;
     const body = { ...this.body(call), ...asked };
     try {
-      const result = (await request(`${this.remote.base}/mcqa`, body, this.call(call))) as McqaResult;
+      const result = (await request(this.remote.base, "/mcqa", body, this.call(call))) as McqaResult;
       this.has_mcqa = true;
       return result;
     } catch (error) {
@@ -186,8 +199,7 @@ export class RemoteAssistant implements Answering {
       logprobs: true,
       top_logprobs: 20,
     };
-    const url = `${this.remote.base}/chat/completions`;
-    const answer = (await request(url, body, this.call(call))) as {
+    const answer = (await request(this.remote.base, "/chat/completions", body, this.call(call))) as {
       choices?: { logprobs?: { content?: LoggedToken[] | null } | null }[];
     };
     const [choice] = answer.choices ?? [];
@@ -206,7 +218,7 @@ export class RemoteAssistant implements Answering {
     }
     const total = weights.reduce((sum, weight) => sum + weight, 0);
     if (!(total > 0)) {
-      throw refused(url, "answered without log-probabilities of an option", {
+      throw refused(this.place, "answered without log-probabilities of an option", {
         expected: `${answers.join(", ")}, with logprobs`,
         todo: "use a server that gives log-probabilities, such as vLLM or llama-server",
       });
@@ -215,12 +227,22 @@ export class RemoteAssistant implements Answering {
   }
 }
 
+interface StreamChoice {
+  delta?: { content?: string | { text?: string }[] | null };
+  text?: string;
+}
+
+/** The text that an event adds, which may be none: some hold usage, a role, or what a model thinks before it answers. */
 function piece_of(
   event: unknown,
   place: string,
-  text: (choice: { delta?: { content?: string }; text?: string }) => string | null | undefined,
+  text: (choice: StreamChoice) => NonNullable<StreamChoice["delta"]>["content"] | undefined,
 ): string {
-  const { choices, error } = event as { choices?: Parameters<typeof text>[0][]; error?: { message?: string } };
-  if (error) throw refused(place, `failed (${error.message})`, { expected: "a whole answer", todo: "ask again" });
-  return (choices?.[0] && text(choices[0])) ?? "";
+  const { choices, error } = event as { choices?: StreamChoice[]; error?: { message?: string } | string };
+  if (error) {
+    const message = typeof error === "string" ? error : error.message;
+    throw refused(place, `failed (${message})`, { expected: "a whole answer", todo: "ask again" });
+  }
+  const found = (choices?.[0] && text(choices[0])) ?? "";
+  return typeof found === "string" ? found : found.map((part) => part.text ?? "").join("");
 }

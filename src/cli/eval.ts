@@ -1,6 +1,8 @@
 /** The verbs eval, eval merge and compare. */
 import { existsSync } from "node:fs";
 import { rm } from "node:fs/promises";
+import { data_kinds } from "../data/records.js";
+import { EMBEDDED_MODEL } from "../embedded.js";
 import { BimedixError } from "../errors.js";
 import { compare_runs, comparison_text } from "../eval/compare.js";
 import { contamination, corpus_files } from "../eval/contamination.js";
@@ -13,7 +15,9 @@ import { type EvalModel, type Run, type RunInfo, run_tasks, type Sample } from "
 import { tables, to_text } from "../eval/table.js";
 import { type Task, task_groups, tasks } from "../eval/tasks.js";
 import { parse_dtype } from "../model/convert.js";
-import { embedded_model, is_url, no_adapter, print_json, progress_bar } from "./common.js";
+import { is_url, no_adapter, print_json, progress_bar } from "./common.js";
+import { stoppable } from "./ending.js";
+import { bar, is_screen, show_state } from "./terminal.js";
 
 export interface EvalCommand {
   model?: string;
@@ -34,24 +38,28 @@ export interface EvalCommand {
   json?: boolean;
 }
 
-export async function evaluate(options: EvalCommand): Promise<void> {
-  const { model: id = embedded_model, dtype, data, output } = options;
+export const evaluate = (options: EvalCommand): Promise<void> =>
+  stoppable(
+    (signal) => score(options, signal),
+    () => process.stderr.write("\nStopping. The same command goes on where this one was.\n"),
+  );
+
+async function score(options: EvalCommand, signal: AbortSignal): Promise<void> {
+  const { model: id = EMBEDDED_MODEL, dtype, data, output } = options;
   const shard = options.shard === undefined ? undefined : parse_shard(options.shard);
   whole("--num-fewshot", options.numFewshot, 0);
   whole("--shuffle-options", options.shuffleOptions, 0);
-  if (options.limit !== undefined) whole("--limit", options.limit, 1);
+  if (options.limit !== undefined) check_limit(options.limit);
   const chosen = await choose_tasks(options.tasks, data);
   const corpus = await corpus_of(options);
   const remote = is_url(id);
   if (remote && options.adapter !== undefined) throw no_adapter();
-  const stop = new AbortController();
-  process.once("SIGINT", () => stop.abort());
   const model: EvalModel & { dispose?: () => Promise<void> } = remote
-    ? await remote_model(id, { ...(options.tokenizer ? { tokenizer: options.tokenizer } : {}), signal: stop.signal })
+    ? await remote_model(id, { ...(options.tokenizer ? { tokenizer: options.tokenizer } : {}), signal })
     : await local_model(id, {
         ...(dtype === undefined ? {} : { dtype: parse_dtype(dtype) }),
         on_progress: progress_bar("loading"),
-        signal: stop.signal,
+        signal,
         ...(options.exact ? { accuracy_level: 0 } : {}),
         ...(options.adapter === undefined ? {} : { adapter: options.adapter }),
       });
@@ -63,14 +71,12 @@ export async function evaluate(options: EvalCommand): Promise<void> {
       shuffle_options: options.shuffleOptions,
       output,
       on_progress: question_bar(),
-      signal: stop.signal,
+      on_warning: (warning) => process.stderr.write(`${warning}\n`),
+      signal,
       ...(data === undefined ? {} : { data }),
       ...(options.limit === undefined ? {} : { limit: options.limit }),
       ...(options.addBos === undefined ? {} : { add_bos: options.addBos === "true" }),
       ...(shard ? { shard } : {}),
-    }).catch((error: unknown) => {
-      if (stop.signal.aborted) process.stderr.write("\nStopped. The same command goes on where this one was.\n");
-      throw error;
     });
     if (shard) {
       process.stdout.write(`${file}\n`);
@@ -161,7 +167,7 @@ async function choose_tasks(names: string, data: string | undefined): Promise<Ta
         process.stderr.write(`${name} without ${left_out}: no public data set, and no such file in --data\n`);
       }
     } else if (task) chosen.set(name, task);
-    else if (/\.(jsonl|json|csv|parquet)$/.test(name)) {
+    else if (/\.(jsonl|ndjson|json|csv|tsv|parquet)(\.gz)?$/i.test(name)) {
       const own = await mcqa_task(name);
       if (chosen.has(own.name)) {
         throw new BimedixError("bad_option", {
@@ -174,7 +180,7 @@ async function choose_tasks(names: string, data: string | undefined): Promise<Ta
     } else {
       throw new BimedixError("bad_option", {
         given: `task ${JSON.stringify(name)}`,
-        expected: `${[...task_groups.keys()].join(", ")}, a task of one of them, or a .jsonl or .csv file`,
+        expected: `${[...task_groups.keys()].join(", ")}, a task of one of them, or a file (${data_kinds})`,
         todo: "bimedix eval --list shows all",
       });
     }
@@ -186,7 +192,12 @@ async function choose_tasks(names: string, data: string | undefined): Promise<Ta
       todo: "check the path, or leave it out to load them from the hub",
     });
   }
-  return [...chosen.values()];
+  if (chosen.size > 0) return [...chosen.values()];
+  throw new BimedixError("bad_option", {
+    given: `--tasks ${JSON.stringify(names)} without a task`,
+    expected: "names of tasks or groups, or files, with commas between",
+    todo: "bimedix eval --list shows all",
+  });
 }
 
 export function list_tasks(): void {
@@ -211,6 +222,15 @@ function whole(option: string, value: number, least: number): void {
   });
 }
 
+function check_limit(limit: number): void {
+  if (Number.isFinite(limit) && limit > 0) return;
+  throw new BimedixError("bad_option", {
+    given: `--limit ${limit}`,
+    expected: "a whole number from 1, or a part of each task such as 0.1",
+    todo: "change it",
+  });
+}
+
 function parse_shard(text: string): { index: number; count: number } {
   const [index, count] = /^\d+\/\d+$/.test(text) ? text.split("/").map(Number) : [0, 0];
   if (index! >= 1 && index! <= count!) return { index: index!, count: count! };
@@ -231,10 +251,8 @@ function question_bar(): NonNullable<Parameters<typeof run_tasks>[1]["on_progres
     const left = rate > 0 ? (total - done) / rate : 0;
     const time = `${Math.floor(left / 60)}:${String(Math.floor(left % 60)).padStart(2, "0")}`;
     const numbers = `${done}/${total} questions, ${rate.toFixed(1)}/s, ${rate > 0 ? time : "?"} left`;
-    if (process.stderr.isTTY) {
-      const bar = "█".repeat(Math.round((done / total) * 24)).padEnd(24, "░");
-      process.stderr.write(`\r\x1b[K${bar} ${numbers}  ${task}${done === total ? "\n" : ""}`);
-    } else if (done === total || performance.now() - last > 30_000) {
+    if (is_screen(process.stderr)) show_state(`${bar(done / total)} ${numbers}  ${task}${done === total ? "\n" : ""}`);
+    else if (done === total || performance.now() - last > 30_000) {
       last = performance.now();
       process.stderr.write(`${numbers}  ${task}\n`);
     }

@@ -1,5 +1,4 @@
 /** The verbs mcqa, ask and generate: one question, one answer. */
-import { read_text } from "../files.js";
 import {
   answer_options,
   collect,
@@ -7,18 +6,22 @@ import {
   load_assistant,
   type ModelOptions,
   print_json,
+  read_input,
   show,
   show_notice,
+  text_of,
+  text_of_file,
 } from "./common.js";
 
 const percent = (probability: number) => `${(100 * probability).toFixed(1).padStart(5)} %`;
 
-export async function mcqa(options: ModelOptions & { question: string; options: string[] }): Promise<void> {
-  const assistant = await load_assistant(options);
+export async function mcqa(given: ModelOptions & { question: string; options: string[] }): Promise<void> {
+  const question = await text_of([given.question]);
+  const assistant = await load_assistant(given);
   try {
-    const result = await assistant.mcqa({ question: options.question, options: options.options });
-    if (options.json) return print_json(result);
-    show_notice(options.question);
+    const result = await assistant.mcqa({ question, options: given.options });
+    if (given.json) return print_json(result);
+    show_notice(question);
     for (const { letter, text, probability } of result.options) {
       process.stdout.write(`${letter === result.answer ? "→" : " "} ${letter}. ${text}  ${percent(probability)}\n`);
     }
@@ -28,14 +31,16 @@ export async function mcqa(options: ModelOptions & { question: string; options: 
 }
 
 export async function ask(
-  question: string,
+  words: readonly string[],
   options: ModelOptions & GenerationOptions & { context: string; free?: boolean },
 ): Promise<void> {
-  const context = await read_text(options.context, "a text file to ask about");
+  const answers = answer_options(options);
+  const context = await text_of_file(options.context, "a text file to ask about");
+  const question = await text_of(words);
   const assistant = await load_assistant(options);
   try {
     if (options.free) {
-      const answer = assistant.ask_freely({ context, question }, answer_options(options));
+      const answer = assistant.ask_freely({ context, question }, answers);
       if (options.json) return print_json({ answer: await collect(answer) });
       show_notice(question);
       await show(answer);
@@ -52,10 +57,13 @@ export async function ask(
   }
 }
 
-export async function generate(prompt: string, options: ModelOptions & GenerationOptions): Promise<void> {
+export async function generate(words: readonly string[], options: ModelOptions & GenerationOptions): Promise<void> {
+  const answers = answer_options(options);
+  // A prompt is taken as it is: the last line of a file ends with a newline that belongs to it.
+  const prompt = words.length === 1 && words[0] === "-" ? await read_input() : await text_of(words);
   const assistant = await load_assistant(options);
   try {
-    const text = assistant.generate(prompt, answer_options(options));
+    const text = assistant.generate(prompt, answers);
     if (!options.json) show_notice(prompt);
     if (options.json) print_json({ prompt, text: await collect(text) });
     else await show(text);

@@ -1,11 +1,13 @@
 /** `bimedix serve`: starts the server, says where it is, and ends it in good order. */
 import { existsSync } from "node:fs";
 import { basename, resolve } from "node:path";
+import { EMBEDDED_MODEL } from "../embedded.js";
 import { BimedixError } from "../errors.js";
 import { read_text } from "../files.js";
 import { parse_dtype } from "../model/convert.js";
 import { start_server } from "../serve/index.js";
-import { embedded_model, is_url, no_adapter, progress_bar } from "./common.js";
+import { is_url, no_adapter, progress_bar } from "./common.js";
+import { end_by, on_signals } from "./ending.js";
 
 export interface ServeOptions {
   model?: string;
@@ -25,19 +27,13 @@ export interface ServeOptions {
 }
 
 export async function serve(options: ServeOptions, version: string): Promise<void> {
-  const { model = embedded_model, host, port, deadline, grace } = options;
-  for (const [name, least] of Object.entries({ port: 0, maxSequences: 1, maxQueue: 0, cachedTokens: 0 })) {
-    const value = options[name as "port"];
-    if (!Number.isSafeInteger(value) || value < least) throw bad_number(name, value, `an integer from ${least}`);
-  }
-  for (const [name, value] of Object.entries({ deadline, grace }))
-    if (!(value > 0 && value < 1e6)) throw bad_number(name, value, "seconds above 0");
+  const { model = EMBEDDED_MODEL, host, port, deadline, grace } = options;
   if (is_url(model) && options.adapter) throw no_adapter();
   const server = await start_server({
     model,
     name:
       options.name ??
-      (model === embedded_model
+      (model === EMBEDDED_MODEL
         ? "bimedix-nano"
         : existsSync(model)
           ? basename(resolve(model))
@@ -60,16 +56,13 @@ export async function serve(options: ServeOptions, version: string): Promise<voi
     log_prompts: options.logPrompts ?? false,
     version,
   });
-  // Who reads no more of what is printed here does not end the server.
-  process.stdout.on("error", () => {});
   let stopping = false;
   const ended = new Promise<void>((done) => {
-    for (const signal of ["SIGINT", "SIGTERM"] as const)
-      process.on(signal, () => {
-        if (stopping) process.exit(1);
-        stopping = true;
-        void server.stop(grace).then(done);
-      });
+    on_signals((signal) => {
+      if (stopping) return end_by(signal);
+      stopping = true;
+      void server.stop(grace).then(done);
+    });
   });
   try {
     await Promise.race([server.ready, ended]);
@@ -104,10 +97,3 @@ async function keys(file: string | undefined): Promise<string[]> {
   const lines = file === undefined ? [] : (await read_text(file, "a file with an API key a line")).split("\n");
   return [...lines, process.env.BIMEDIX_API_KEY ?? ""].map((line) => line.trim()).filter(Boolean);
 }
-
-const bad_number = (name: string, value: number, expected: string) =>
-  new BimedixError("bad_option", {
-    given: `--${name.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`)} ${value}`,
-    expected,
-    todo: "change it",
-  });

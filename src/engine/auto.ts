@@ -1,52 +1,47 @@
 /** `from_pretrained`, in the conventions of Transformers.js. */
-import { basename, join, resolve } from "node:path";
+import { basename, resolve } from "node:path";
 import { BimedixError } from "../errors.js";
-import { read_json } from "../files.js";
 import { type ModelConfig, read_config } from "../model/config.js";
-import { type Dtype, parse_dtype } from "../model/convert.js";
+import type { Dtype } from "../model/convert.js";
+import { read_generation_config } from "../model/generation_config.js";
 import { type HubOptions, resolve_adapter, resolve_model, resolve_tokenizer } from "../model/hub.js";
 import { fallback_template } from "../text/prompts.js";
-import { StopStrings } from "../text/stop.js";
-import { load_tokenizer, StreamingDecoder, type Tokenizer } from "../text/tokenizer.js";
-import type {
-  AdapterOption,
-  Engine,
-  ForwardOptions,
-  GeneratedToken,
-  GenerateOptions,
-  SamplingOptions,
-} from "./engine.js";
+import { load_tokenizer, type Tokenizer } from "../text/tokenizer.js";
+import type { Engine, ForwardOptions, GeneratedToken } from "./engine.js";
+import {
+  type Call,
+  check_batch,
+  type GenerationConfig,
+  type ModelGenerateOptions,
+  prepare_call,
+  StopWatch,
+} from "./generate.js";
+import {
+  type Aliases,
+  check_hub_options,
+  chosen_dtype,
+  pretrained_options,
+  tokenizer_options,
+} from "./pretrained_options.js";
 import type { LocalOptions } from "./runner.js";
 import { type Isolation, WorkerEngine } from "./worker.js";
 
-export interface PretrainedOptions extends Omit<LocalOptions, "adapters" | "adapter">, Omit<HubOptions, "on_progress"> {
+/** docs/options.md lists them, and what of Transformers.js and transformers is accepted besides. Any other is refused by name. */
+export interface PretrainedOptions
+  extends Omit<LocalOptions, "adapters" | "adapter">,
+    Omit<HubOptions, "on_progress">,
+    Aliases {
   /**
    * A LoRA adapter in PEFT's form, directory or hub id, which every call uses; or several by name, of which each call chooses one
    * (`adapter: "name"`), the base model where it chooses none.
    */
   adapter?: string | Readonly<Record<string, string>>;
-  /** fp32, q8 or q4. Default q8. */
-  dtype?: Dtype;
+  /** fp32, q8, q4 or bnb4; auto is q8. Default q8. */
+  dtype?: Dtype | "auto" | { model: Dtype };
   /** A thread of this process (default), or a process that may crash without it. */
   isolation?: Isolation;
   /** Called while the model is downloaded (`file` is set) and converted. */
   on_progress?: (progress: { file?: string; done: number; total: number }) => void;
-}
-
-export interface ModelGenerateOptions extends SamplingOptions, AdapterOption {
-  /** `[batch, length]`, of different lengths if need be. */
-  input_ids: readonly (readonly number[])[];
-  /** Accepted because tokenizers return it; nothing is padded, so it must be all ones. */
-  attention_mask?: readonly (readonly number[])[];
-  /** Keep the k likeliest tokens when sampling; 0 keeps all. Default: the model's, else 50, as in transformers. */
-  top_k?: number;
-  max_new_tokens?: number;
-  /** null never stops. Default: what generation_config.json or config.json says. */
-  eos_token_id?: number | readonly number[] | null;
-  /** Texts that end a sequence; they stay in the output, as in Hugging Face's `stop_strings`. */
-  stop?: string | readonly string[];
-  streamer?: (token: GeneratedToken) => void;
-  signal?: AbortSignal;
 }
 
 export interface Logits {
@@ -70,8 +65,8 @@ export class AutoTokenizer {
    * The tokenizer of a directory or hub id, with a chat template (its own, or the one its family is known to use).
    * @throws BimedixError
    */
-  static async from_pretrained(id_or_dir: string, options: HubOptions = {}): Promise<Tokenizer> {
-    const dir = await resolve_tokenizer(id_or_dir, options);
+  static async from_pretrained(id_or_dir: string, options: HubOptions & Aliases = {}): Promise<Tokenizer> {
+    const dir = await resolve_tokenizer(id_or_dir, check_hub_options(id_or_dir, options, tokenizer_options));
     const tokenizer = await load_tokenizer(dir);
     if (tokenizer.chat_template === null) {
       const { model_type } = await read_config(dir).catch(() => ({ model_type: "mixtral" }));
@@ -92,14 +87,27 @@ export class AutoModelForCausalLM {
     readonly dir: string,
     readonly config: ModelConfig,
     /** generation_config.json, as far as it concerns sampling. */
-    readonly generation_config: Omit<ModelGenerateOptions, "input_ids">,
+    readonly generation_config: GenerationConfig,
     readonly engine: Engine,
   ) {}
 
   /** Loads a directory or hub id in a thread of its own. @throws BimedixError */
   static async from_pretrained(id_or_dir: string, options: PretrainedOptions = {}): Promise<AutoModelForCausalLM> {
-    const { dtype = "q8", revision, offline, signal, adapter = {}, ...rest } = options;
-    parse_dtype(dtype);
+    const {
+      revision,
+      offline,
+      signal,
+      adapter: given,
+      ...rest
+    } = check_hub_options(id_or_dir, options, pretrained_options);
+    const {
+      dtype: _,
+      torch_dtype: __,
+      quantized: ___,
+      ...local
+    } = rest as Omit<PretrainedOptions, "adapter"> & Record<string, unknown>;
+    const dtype = chosen_dtype(rest);
+    const adapter = (given ?? {}) as NonNullable<PretrainedOptions["adapter"]>;
     const hub: HubOptions = {
       ...(revision === undefined ? {} : { revision }),
       ...(offline === undefined ? {} : { offline }),
@@ -113,52 +121,47 @@ export class AutoModelForCausalLM {
     for (const [name, id] of Object.entries(typeof adapter === "string" ? { [DEFAULT]: adapter } : adapter))
       adapters[name] = await resolve_adapter(id, hub);
     const chosen = typeof adapter === "string" ? { adapter: DEFAULT } : {};
-    const engine = await WorkerEngine.create(dir, { dtype, ...rest, adapters, ...chosen }, signal);
+    const engine = await WorkerEngine.create(dir, { dtype, ...local, adapters, ...chosen }, signal);
     return new AutoModelForCausalLM(dir, config, generation_config, engine);
   }
 
   /**
-   * Prompts with their continuations, `[batch, length]`. What is not given comes from the model's generation_config.json.
+   * Prompts with their continuations, `[batch, length]`, at least one. What is not given comes from the model's generation_config.json.
    */
-  async generate(options: ModelGenerateOptions): Promise<number[][]> {
-    check_batch(options?.input_ids);
-    const outputs = options.input_ids.map((ids) => [...ids]);
-    for await (const { sequence, token_id } of this.stream(options)) outputs[sequence]!.push(token_id);
-    return outputs;
+  async generate(options: ModelGenerateOptions): Promise<[number[], ...number[][]]> {
+    const call = prepare_call(options, this.generation_config);
+    const outputs = call.rows.map((ids) => [...ids]);
+    for await (const { sequence, token_id } of this.run(call)) outputs[sequence]!.push(token_id);
+    return outputs as [number[], ...number[][]];
   }
 
   /** The tokens of `generate` as they come. Leaving the loop ends the work. */
-  async *stream({
-    input_ids,
-    attention_mask,
-    stop,
-    streamer,
-    ...options
-  }: ModelGenerateOptions): AsyncGenerator<GeneratedToken> {
-    check_batch(input_ids);
-    if (attention_mask?.some((row) => row.some((value) => value !== 1))) {
-      throw new BimedixError("bad_option", {
-        given: "an attention_mask with zeros",
-        expected: "sequences of their own lengths",
-        todo: "leave the padding out",
-      });
+  async *stream(options: ModelGenerateOptions): AsyncGenerator<GeneratedToken> {
+    yield* this.run(prepare_call(options, this.generation_config));
+  }
+
+  private async *run({ prompts, options, stop, streamer, max_time }: Call): AsyncGenerator<GeneratedToken> {
+    const end = performance.now() + 1000 * max_time;
+    const tokenizer = stop.length === 0 ? null : await (this.tokenizer ??= load_tokenizer(this.dir));
+    const watches = prompts.map((prompt) => tokenizer && new StopWatch(tokenizer, prompt, stop));
+    const running = new Set(prompts.keys());
+    const { put, tell } =
+      typeof streamer === "function" ? { put: undefined, tell: streamer } : { put: streamer, tell: undefined };
+    try {
+      put?.put([[...prompts[0]!]]);
+      for await (const token of this.engine.generate(prompts, options)) {
+        if (!running.has(token.sequence)) continue;
+        put?.put([[token.token_id]]);
+        tell?.(token);
+        yield token;
+        if (watches[token.sequence]?.push(token.token_id)) running.delete(token.sequence);
+        if (running.size === 0 || performance.now() >= end) break;
+      }
+    } catch (error) {
+      put?.abort?.(error);
+      throw error;
     }
-    const merged: GenerateOptions = { ...this.generation_config, ...options };
-    const tokenizer = stop === undefined ? null : await (this.tokenizer ??= load_tokenizer(this.dir));
-    const texts = input_ids.map(
-      () => tokenizer && { decoder: new StreamingDecoder(tokenizer), stop: new StopStrings(stop) },
-    );
-    const running = new Set(input_ids.keys());
-    for await (const token of this.engine.generate(input_ids, merged)) {
-      if (!running.has(token.sequence)) continue;
-      streamer?.(token);
-      yield token;
-      const text = texts[token.sequence];
-      if (!text || token.token_id >= tokenizer!.vocab_size) continue;
-      text.stop.push(text.decoder.push(token.token_id));
-      if (text.stop.found !== null) running.delete(token.sequence);
-      if (running.size === 0) return;
-    }
+    put?.end();
   }
 
   /** Logits at every position, and with `output_router_logits` what the router chose. */
@@ -203,15 +206,6 @@ export class AutoModelForCausalLM {
   }
 }
 
-function check_batch(input_ids: unknown): void {
-  if (Array.isArray(input_ids) && input_ids.length > 0 && input_ids.every(Array.isArray)) return;
-  throw new BimedixError("bad_option", {
-    given: "input_ids that are not a batch",
-    expected: "number[][], as the tokenizer returns",
-    todo: "pass the tokenizer's output",
-  });
-}
-
 /** The chosen experts, likeliest first, and the probabilities of all. */
 function routing(logits: Float32Array, top_k: number): { experts: number[]; probabilities: number[] } {
   const max = Math.max(...logits);
@@ -219,16 +213,4 @@ function routing(logits: Float32Array, top_k: number): { experts: number[]; prob
   const total = weights.reduce((sum, weight) => sum + weight, 0);
   const order = [...weights.keys()].sort((a, b) => weights[b]! - weights[a]! || a - b);
   return { experts: order.slice(0, top_k), probabilities: weights.map((weight) => weight / total) };
-}
-
-async function read_generation_config(
-  dir: string,
-  config: ModelConfig,
-): Promise<Omit<ModelGenerateOptions, "input_ids">> {
-  const json = (await read_json(join(dir, "generation_config.json"), "bad_config", true)) ?? {};
-  const numbers = ["temperature", "top_k", "top_p", "min_p", "repetition_penalty", "max_new_tokens"] as const;
-  const found = numbers.filter((name) => typeof json[name] === "number").map((name) => [name, json[name] as number]);
-  const eos = [json.eos_token_id ?? config.eos_token_id].flat().filter((id): id is number => Number.isInteger(id));
-  const do_sample = json.do_sample === true ? { do_sample: true } : {};
-  return { top_k: 50, ...Object.fromEntries(found), eos_token_id: eos, ...do_sample };
 }

@@ -9,16 +9,32 @@ export interface Abort {
 export interface SamplingOptions {
   /** Sample (true) or take the likeliest token (false). Default false. */
   do_sample?: boolean;
-  /** Divides the logits; above 0. Default 1. */
+  /** Divides the logits; above 0 where it samples. Default 1. */
   temperature?: number;
   /** Keep the k likeliest tokens; 0 keeps all. Default 0. */
   top_k?: number;
-  /** Keep the fewest tokens whose probabilities reach this sum; (0, 1]. Default 1. */
+  /** Keep the fewest tokens whose probabilities reach this sum; [0, 1]. Default 1. */
   top_p?: number;
   /** Keep tokens at least this probable relative to the likeliest; [0, 1]. Default 0. */
   min_p?: number;
   /** Divides positive and multiplies negative logits of tokens that occurred, prompt included; above 0. Default 1. */
   repetition_penalty?: number;
+  /** Taken from the logit of a token each time that the answer has it already, as in OpenAI's API. Default 0. */
+  frequency_penalty?: number;
+  /** Taken once from the logits of tokens that the answer has already, as in OpenAI's API. Default 0. */
+  presence_penalty?: number;
+  /** No sequence of so many tokens occurs twice, prompt included. Default 0, which allows all. */
+  no_repeat_ngram_size?: number;
+  /** Added to the logits of tokens by their ids, as in OpenAI's API. */
+  logit_bias?: Readonly<Record<number, number>>;
+  /** `[token ids, bias]`: added to the logit of the token that would end the sequence. */
+  sequence_bias?: readonly (readonly [readonly number[], number])[];
+  /** Sequences of tokens that do not occur. */
+  bad_words_ids?: readonly (readonly number[])[];
+  /** Tokens that are never chosen. */
+  suppress_tokens?: number | readonly number[];
+  /** Tokens that are not chosen first. */
+  begin_suppress_tokens?: number | readonly number[];
   /** Makes sampling repeatable, sequence by sequence of a batch. Default: different each time. */
   seed?: number;
 }
@@ -32,6 +48,8 @@ export interface AdapterOption {
 export interface GenerateOptions extends SamplingOptions, AdapterOption {
   /** Default 256. The context's length ends a sequence earlier. */
   max_new_tokens?: number;
+  /** Before so many new tokens none of `eos_token_id` is chosen. Default 0. */
+  min_new_tokens?: number;
   /** Tokens that end a sequence; null never stops. */
   eos_token_id?: number | readonly number[] | null;
   /** Gives with each token its log-probability and those of so many of the likeliest; of the model itself, before any option. */

@@ -2,6 +2,7 @@
 import { BimedixError } from "../errors.js";
 import type { Store } from "../model/store.js";
 import { Channel } from "./channel.js";
+import { check_generation, check_prompt } from "./checks.js";
 import type {
   Engine,
   EngineState,
@@ -14,13 +15,13 @@ import type {
   ScoreRequest,
 } from "./engine.js";
 import { chain, type LocalOptions, Runner } from "./runner.js";
-import { check_sampling } from "./sampler.js";
 import { Scheduler, Sequence } from "./scheduler.js";
 import { group_requests, plan, read_logits, shared_beginning } from "./tree.js";
 
 export class LocalEngine implements Engine {
   private queue: Promise<unknown> = Promise.resolve();
   private disposed = false;
+  private disposing: Promise<void> | undefined;
   private readonly scheduler: Scheduler;
 
   private constructor(
@@ -40,15 +41,7 @@ export class LocalEngine implements Engine {
   ): AsyncGenerator<GeneratedToken> {
     const { config } = this.runner;
     const { max_new_tokens = 256, eos_token_id = config.eos_token_id, signal } = options;
-    check_sampling(options);
-    if (!Number.isSafeInteger(max_new_tokens) || max_new_tokens < 1) {
-      throw new BimedixError("bad_option", {
-        given: `max_new_tokens ${max_new_tokens}`,
-        expected: "an integer from 1",
-        todo: "change it",
-      });
-    }
-    for (const prompt of prompts) this.check_prompt(prompt, 1);
+    check_generation(config, prompts, options);
     this.check_loaded();
     const cache = this.runner.cache("generation", options.adapter);
     const tokens = new Channel<GeneratedToken>();
@@ -81,7 +74,7 @@ export class LocalEngine implements Engine {
           todo: "score another text, or begin with <s>",
         });
       }
-      this.check_prompt([...context, ...continuation].slice(0, -1), 0);
+      check_prompt(this.runner.config, [...context, ...continuation].slice(0, -1), 0);
     }
     if (requests.length === 0) return [];
     const done = await this.turn();
@@ -116,7 +109,7 @@ export class LocalEngine implements Engine {
     sequences: readonly (readonly number[])[],
     { signal, adapter, output_logits = true }: ForwardOptions = {},
   ): Promise<ForwardResult> {
-    for (const tokens of sequences) this.check_prompt(tokens, 0);
+    for (const tokens of sequences) check_prompt(this.runner.config, tokens, 0);
     const done = await this.turn();
     try {
       const cache = this.runner.cache("scoring", adapter);
@@ -155,8 +148,12 @@ export class LocalEngine implements Engine {
     return { ...this.scheduler.state, cached_tokens: this.runner.size };
   }
 
-  async dispose(): Promise<void> {
-    if (this.disposed) return;
+  dispose(): Promise<void> {
+    this.disposing ??= this.end();
+    return this.disposing;
+  }
+
+  private async end(): Promise<void> {
     const done = await this.turn();
     this.disposed = true;
     await this.scheduler.idle();
@@ -188,31 +185,5 @@ export class LocalEngine implements Engine {
       expected: "a loaded model",
       todo: "load it again",
     });
-  }
-
-  private check_prompt(tokens: readonly number[], room: number): void {
-    const { vocab_size, max_position_embeddings } = this.runner.config;
-    if (tokens.length === 0) {
-      throw new BimedixError("empty_prompt", {
-        given: "a prompt without tokens",
-        expected: "at least one",
-        todo: "give some text, or let the tokenizer add <s>",
-      });
-    }
-    if (tokens.length + room > max_position_embeddings) {
-      throw new BimedixError("context_length_exceeded", {
-        given: `a prompt of ${tokens.length} tokens`,
-        expected: `at most ${max_position_embeddings - room}`,
-        todo: "shorten it",
-      });
-    }
-    const wrong = tokens.find((token) => !Number.isInteger(token) || token < 0 || token >= vocab_size);
-    if (wrong !== undefined) {
-      throw new BimedixError("token_out_of_range", {
-        given: `token id ${wrong}`,
-        expected: `0 to ${vocab_size - 1}`,
-        todo: "use the tokenizer of this model",
-      });
-    }
   }
 }

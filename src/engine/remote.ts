@@ -85,7 +85,9 @@ export class RemoteEngine implements Pick<Engine, "score"> {
       logprobs: 1,
       echo: true,
     };
-    const answer = (await request(`${this.base}/completions`, body, options)) as { choices?: Choice[] };
+    const answer = (await request(this.base, "/completions", body, { retry: "always", ...options })) as {
+      choices?: Choice[];
+    };
     const choices = [...(answer.choices ?? [])].sort((a, b) => (a.index ?? 0) - (b.index ?? 0));
     if (choices.length !== requests.length)
       throw this.no_echo(`${choices.length} choices for ${requests.length} prompts`);

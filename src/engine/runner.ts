@@ -5,11 +5,11 @@
 import type { InferenceSession, Tensor } from "onnxruntime-node";
 import { aborted, BimedixError } from "../errors.js";
 import { bool, create_session, type Feeds, float32, floats, floats_of, int32, int64 } from "../graph/session.js";
-import { type Adapter, read_adapter } from "../model/adapter.js";
-import { expected_tensors } from "../model/checkpoint.js";
+import { type Adapted, type Adapter, adaptable_tensors, adapted_by } from "../model/adapter.js";
 import type { ModelConfig } from "../model/config.js";
 import { engine_graph, HIDDEN } from "../model/graphs.js";
-import { lora_a_name, lora_b_name } from "../model/lora.js";
+import { keep_name, lora_a_name, lora_b_name, replacement_name } from "../model/lora.js";
+import { read_adapter } from "../model/read_adapter.js";
 import type { Store } from "../model/store.js";
 import type { Abort } from "./engine.js";
 import { Pool, ROOT } from "./pool.js";
@@ -118,16 +118,15 @@ export class Runner {
     const cache = quantized && accuracy_level === 4 ? "float16" : "float32";
     const loaded = new Map<string | null, Adapter>();
     for (const [name, dir] of Object.entries(adapters)) loaded.set(name, await read_adapter(dir, config));
-    const adapted = new Set([...loaded.values()].flatMap(({ pairs }) => [...pairs.keys()]));
+    const adapted = adapted_by([...loaded.values()]);
     const session = await create_session(engine_graph(config, tensors, accuracy_level, cache, adapted), {
       folder,
       ...(threads === undefined ? {} : { threads }),
       ...(profile === undefined ? {} : { profile }),
     });
-    const shapes = new Map([...expected_tensors(config)].map(({ name, shape }) => [name, shape]));
     const { num_hidden_layers: layers, num_key_value_heads: kv_heads, head_dim } = config;
     const made = (adapter: Adapter | null): Caches => {
-      const feeds = adapter_feeds(adapter, adapted, shapes);
+      const feeds = adapted ? adapter_feeds(adapter, adapted, config) : {};
       const pool = () => new Pool({ dtype: cache, layers, kv_heads, head_dim });
       return { generation: { feeds, pool: pool() }, scoring: { feeds, pool: pool() } };
     };
@@ -309,23 +308,26 @@ function before(pool: Pool, tokens: readonly NewToken[]): number[] {
   return [...all];
 }
 
-/** A and B of every tensor that some adapter changes; of rank 0 where this one does not, and for the base. */
-function adapter_feeds(
-  adapter: Adapter | null,
-  adapted: ReadonlySet<string>,
-  shapes: ReadonlyMap<string, number[]>,
-): Feeds {
+/** The inputs of every tensor that some adapter changes; those that change nothing where this one does not, and for the base. */
+function adapter_feeds(adapter: Adapter | null, adapted: Adapted, config: ModelConfig): Feeds {
   const feeds: Feeds = {};
-  for (const name of adapted) {
+  const shapes = adaptable_tensors(config);
+  const keep = (name: string, replaces = false) => {
+    feeds[keep_name(name)] = float32(Float32Array.of(replaces ? 0 : 1), []);
+  };
+  for (const name of adapted.matrices) {
     const [rows, columns] = shapes.get(name) as [number, number];
-    const { rank, scale, a, b } = adapter?.pairs.get(name) ?? {
-      rank: 0,
-      scale: 1,
-      a: new Float32Array(),
-      b: new Float32Array(),
-    };
+    const none = { rank: 0, scale: 1, a: new Float32Array(), b: new Float32Array(), replaces: false };
+    const { rank, scale, a, b, replaces } = adapter?.pairs.get(name) ?? none;
     feeds[lora_a_name(name)] = float32(a, [rank, columns]);
     feeds[lora_b_name(name)] = float32(scale === 1 ? b : b.map((value) => value * scale), [rows, rank]);
+    if (adapted.replaced.has(name)) keep(name, replaces);
+  }
+  for (const name of adapted.vectors) {
+    const size = shapes.get(name)![0]!;
+    const values = adapter?.vectors.get(name);
+    feeds[replacement_name(name)] = float32(values ?? new Float32Array(size), [size]);
+    keep(name, values !== undefined);
   }
   return feeds;
 }

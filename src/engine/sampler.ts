@@ -1,33 +1,25 @@
 /**
  * The choice of the next token, in the order and with the meaning of transformers' logits processors
- * (generation/logits_process.py): repetition penalty, then temperature, top-k, top-p and min-p.
+ * (generation/logits_process.py): processors, then temperature, top-k, top-p and min-p.
  */
 import { BimedixError } from "../errors.js";
-import type { SamplingOptions, TokenLogprob } from "./engine.js";
+import type { GenerateOptions, SamplingOptions, TokenLogprob } from "./engine.js";
+import { sequence_options } from "./generation_options.js";
+import { check_options } from "./options.js";
+import { create_processors } from "./processors.js";
 
-/** `(logits) => token`. `seen` holds the tokens that occurred and is kept by the caller. */
-export type Sampler = (logits: Float32Array, seen: ReadonlySet<number>) => number;
+/** Chooses the next token of one sequence from its logits, and remembers it. */
+export type Sampler = (logits: Float32Array) => number;
 
 /** @throws BimedixError bad_option */
-export function check_sampling(options: SamplingOptions): void {
-  const rules: [keyof SamplingOptions, (value: number) => boolean, string][] = [
-    ["temperature", (v) => v > 0 && v <= 1e6, "a number above 0 (for greedy decoding leave do_sample false)"],
-    ["top_k", (v) => Number.isSafeInteger(v) && v >= 0, "an integer from 0"],
-    ["top_p", (v) => v > 0 && v <= 1, "a number above 0 and at most 1"],
-    ["min_p", (v) => v >= 0 && v <= 1, "a number from 0 to 1"],
-    ["repetition_penalty", (v) => v > 0 && v <= 1e6, "a number above 0"],
-    ["seed", (v) => Number.isSafeInteger(v), "an integer"],
-  ];
-  for (const [name, holds, expected] of rules) {
-    const value: unknown = options[name];
-    if (value !== undefined && !(typeof value === "number" && holds(value))) {
-      throw new BimedixError("bad_option", {
-        given: `${name} ${JSON.stringify(value) ?? String(value)}`,
-        expected,
-        todo: "change it or leave it out",
-      });
-    }
-  }
+export function check_sampling(options: GenerateOptions): void {
+  const { do_sample, temperature } = check_options(options, sequence_options, "an engine");
+  if (do_sample !== true || temperature !== 0) return;
+  throw new BimedixError("bad_option", {
+    given: "temperature 0 with do_sample true",
+    expected: "a number above 0",
+    todo: "for the likeliest token set do_sample to false",
+  });
 }
 
 /**
@@ -40,27 +32,35 @@ export function asked_sampling({ temperature, ...others }: Readonly<Record<strin
   return Object.values(others).some((value) => value !== undefined) ? { do_sample: true } : {};
 }
 
-/** @param stream numbers the sequences of a batch, so that one seed gives each its own randomness. */
-export function create_sampler(options: SamplingOptions, stream = 0): Sampler {
+/**
+ * @param prompt tokens that stand before what is chosen
+ * @param stream numbers the sequences of a batch, so that one seed gives each its own randomness
+ */
+export function create_sampler(options: GenerateOptions, prompt: readonly number[] = [], stream = 0): Sampler {
   const { do_sample = false, seed } = options;
   const random = generator(seed === undefined ? Math.floor(Math.random() * 2 ** 32) : seed, stream);
-  const { repetition_penalty = 1 } = options;
-  return (given, seen) => {
-    let logits = given;
-    if (repetition_penalty !== 1) penalize((logits = given.slice()), seen, repetition_penalty);
-    if (!do_sample) return argmax(logits);
-    const kept = candidates(logits, options);
+  const processors = create_processors(options, prompt.length);
+  const tokens = processors.length > 0 ? [...prompt] : null;
+  const draw = (logits: Float32Array, best: number): number => {
+    const kept = candidates(logits, options, best);
     const { weights, total } = weights_of(kept);
     let rest = random() * total;
     let at = 0;
     while (at < weights.length - 1 && (rest -= weights[at]!) >= 0) at++;
     return kept.tokens[at]!;
   };
-}
-
-/** Divides positive and multiplies negative logits of the tokens `seen`, in place. */
-export function penalize(logits: Float32Array, seen: Iterable<number>, penalty: number): void {
-  for (const token of seen) logits[token]! *= logits[token]! > 0 ? 1 / penalty : penalty;
+  return (given) => {
+    let best = argmax(given);
+    let logits = given;
+    if (tokens) {
+      logits = given.slice();
+      for (const process of processors) process(logits, tokens);
+      best = best_of(logits);
+    }
+    const token = do_sample ? draw(logits, best) : best;
+    tokens?.push(token);
+    return token;
+  };
 }
 
 /** Tokens to choose among, and for each how far it is below the likeliest: a probability is in proportion to `exp(-depth)`. */
@@ -76,9 +76,9 @@ const DEEPEST = 40;
  * What temperature, top-k, top-p and min-p leave, in no order. It takes time in proportion to the vocabulary, whatever is left, in
  * loops over typed arrays: done with objects, this is where most of a small model's time for a token goes (docs/log.md).
  */
-export function candidates(logits: Float32Array, options: SamplingOptions): Candidates {
+export function candidates(logits: Float32Array, options: SamplingOptions, likeliest = argmax(logits)): Candidates {
   const { temperature = 1, top_k = 0, top_p = 1, min_p = 0 } = options;
-  const best = logits[argmax(logits)]!;
+  const best = logits[likeliest]!;
   const few = top_k > 0 && top_k <= FEW;
   const tokens = few ? largest(logits, top_k) : new Int32Array(logits.length);
   const kept: Candidates = { tokens, depths: new Float64Array(tokens.length) };
@@ -136,7 +136,8 @@ function keep_leading(kept: Candidates, goal: number, value: (depth: number) => 
   }
   border.sort((a, b) => a.depth - b.depth || a.token - b.token);
   for (const { token, depth } of border) {
-    if (reached >= goal) break;
+    // The likeliest stays, whatever the goal.
+    if (reached >= goal && count > 0) break;
     reached += value(depth);
     tokens[count] = token;
     depths[count++] = depth;
@@ -162,6 +163,18 @@ export function argmax(logits: Float32Array): number {
     given: "a model that computed NaN or infinite logits",
     expected: "finite numbers",
     todo: "check the weights, or use another dtype",
+  });
+}
+
+/** The same where some tokens are forbidden. @throws BimedixError bad_option where all are */
+function best_of(logits: Float32Array): number {
+  let best = 0;
+  for (let i = 1; i < logits.length; i++) if (logits[i]! > logits[best]!) best = i;
+  if (logits[best]! > Number.NEGATIVE_INFINITY) return best;
+  throw new BimedixError("bad_option", {
+    given: "options that forbid every token",
+    expected: "one that is left to choose",
+    todo: "change suppress_tokens, bad_words_ids or no_repeat_ngram_size",
   });
 }
 
@@ -196,7 +209,7 @@ function largest(values: Float32Array, count: number): Int32Array {
     top[at] = i;
     if (size === top.length) least = found[size - 1]!;
   }
-  return top;
+  return top.subarray(0, size);
 }
 
 /** The log-probability of a token and the `count` likeliest with theirs, in order, ties to the lower id. */

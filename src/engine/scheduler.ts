@@ -25,7 +25,6 @@ export class Sequence {
   next: number | null = null;
   left: number;
   private readonly sample: Sampler;
-  private readonly seen: Set<number>;
   private readonly stop: ReadonlySet<number>;
 
   constructor(
@@ -40,21 +39,19 @@ export class Sequence {
   ) {
     const { eos_token_id } = options;
     this.left = options.max_new_tokens;
-    this.sample = create_sampler(options, number);
-    this.seen = new Set(prompt);
+    this.sample = create_sampler(options, prompt, number);
     this.stop = new Set(eos_token_id === null || eos_token_id === undefined ? [] : [eos_token_id].flat());
   }
 
   /** Takes the next token from its logits; whether the sequence goes on. */
   advance(logits: Float32Array, room: boolean): boolean {
     const { top_logprobs } = this.options;
-    const token_id = this.sample(logits, this.seen);
+    const token_id = this.sample(logits);
     this.on_token({
       sequence: this.number,
       token_id,
       ...(top_logprobs === undefined ? {} : token_logprobs(logits, token_id, top_logprobs)),
     });
-    this.seen.add(token_id);
     this.next = token_id;
     return !this.stop.has(token_id) && --this.left > 0 && room;
   }

@@ -58,6 +58,7 @@ export class WorkerEngine implements Engine {
   /** What calls end with once the thread has. */
   private crash: BimedixError | undefined;
   private disposed = false;
+  private disposing: Promise<void> | undefined;
   readonly ended: Promise<BimedixError>;
 
   private constructor(isolation: Isolation) {
@@ -131,7 +132,13 @@ export class WorkerEngine implements Engine {
     return (await this.call({ kind: "state" })) as EngineState;
   }
 
-  async dispose(): Promise<void> {
+  /** However often it is called, at one time or later, it is done once. */
+  dispose(): Promise<void> {
+    this.disposing ??= this.end();
+    return this.disposing;
+  }
+
+  private async end(): Promise<void> {
     if (this.crash) return;
     this.disposed = true;
     await this.call({ kind: "dispose" });
@@ -175,6 +182,8 @@ export class WorkerEngine implements Engine {
   }
 
   private receive(replies: readonly Reply[]): void {
+    // With --watch, Node's own reports of what the other side imports arrive here too.
+    if (!Array.isArray(replies)) return;
     for (const reply of replies) {
       if ("event" in reply) this.pending.get(reply.id)?.on_event(reply.event);
       else if ("result" in reply) this.settle(reply.id)?.resolve(reply.result);
@@ -212,6 +221,9 @@ const ENGINE = "bimedix-engine";
 const thread_link: MakeLink = (on_replies, on_end) => {
   const worker = new Worker(new URL(import.meta.url), {
     workerData: ENGINE,
+    // Not this process's options: --input-type is about a text given with --eval and keeps a file from starting, and a module preloaded
+    // with --import may be the very one that loads this model.
+    execArgv: [],
     // What a token leaves behind is small. V8 would let a tenth of the embedded model's memory fill up before it looks.
     resourceLimits: { maxYoungGenerationSizeMb: 4 },
   });
@@ -245,11 +257,12 @@ const process_link: MakeLink = (on_replies, on_end) => {
     post: (request) => void child.send(request, () => {}),
     ref: () => {
       child.ref();
-      child.channel?.ref();
+      child.channel?.ref?.();
     },
+    // Bun's channel has neither; there the child's own are enough.
     unref: () => {
       child.unref();
-      child.channel?.unref();
+      child.channel?.unref?.();
     },
     terminate: () => {
       child.kill("SIGKILL");

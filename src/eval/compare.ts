@@ -1,11 +1,11 @@
 /** Two runs on the same questions, question by question. Reads this project's results and lm-evaluation-harness's alike. */
 import { readdir, stat } from "node:fs/promises";
 import { dirname, join } from "node:path";
+import { bad_data, read_records } from "../data/records.js";
 import { BimedixError } from "../errors.js";
-import { file_error } from "../files.js";
+import { file_error, read_json } from "../files.js";
 import { mean } from "./metrics.js";
 import { PythonRandom } from "./python.js";
-import { bad_data, read_records } from "./records.js";
 
 export interface PairedResult {
   task: string;
@@ -24,6 +24,8 @@ export interface PairedResult {
 
 export interface Comparison {
   runs: [string, string];
+  /** The `limit` of each; null where all questions were asked. */
+  limits: [number | null, number | null];
   tasks: PairedResult[];
   all: PairedResult;
 }
@@ -37,9 +39,10 @@ export async function compare_runs(a: string, b: string): Promise<Comparison> {
   if (shared.length === 0) {
     bad_data(`${a} and ${b}`, "no task in common", "two runs of the same tasks");
   }
-  const pairs = shared.map((task) => ({ task, pairs: pair(task, first.tasks.get(task)!, second.tasks.get(task)!) }));
+  const pairs = shared.map((task) => ({ task, pairs: pair(task, first, second) }));
   return {
     runs: [first.file, second.file],
+    limits: [first.limit, second.limit],
     tasks: pairs.map(({ task, pairs: list }) => paired(task, list)),
     all: paired(
       "all questions",
@@ -54,7 +57,13 @@ interface Answer {
   acc: number;
 }
 
-async function read_run(path: string): Promise<{ file: string; tasks: Map<string, Answer[]> }> {
+interface ReadRun {
+  file: string;
+  limit: number | null;
+  tasks: Map<string, Answer[]>;
+}
+
+async function read_run(path: string): Promise<ReadRun> {
   const file = await results_file(path);
   const folder = dirname(file);
   const date = /results_(.+)\.json$/.exec(file)?.[1] ?? "";
@@ -70,7 +79,8 @@ async function read_run(path: string): Promise<{ file: string; tasks: Map<string
     tasks.set(task, samples);
   }
   if (tasks.size === 0) bad_data(file, "no samples_*.jsonl beside it", "results with their samples");
-  return { file, tasks };
+  const { config } = (await read_json(file, "bad_data")) as { config?: { limit?: unknown } };
+  return { file, limit: typeof config?.limit === "number" ? config.limit : null, tasks };
 }
 
 async function results_file(path: string): Promise<string> {
@@ -93,17 +103,27 @@ async function results_file(path: string): Promise<string> {
 
 const name_of = (path: string) => path.split(/[/\\]/).at(-1)!;
 
-function pair(task: string, first: readonly Answer[], second: readonly Answer[]): [number, number][] {
+const limit_text = (limit: number | null) => (limit === null ? "no --limit" : `--limit ${limit}`);
+
+function pair(task: string, a: ReadRun, b: ReadRun): [number, number][] {
+  const [first, second] = [a.tasks.get(task)!, b.tasks.get(task)!];
+  if (first.length !== second.length)
+    bad_data(
+      `${task} with ${first.length} questions in A (${limit_text(a.limit)}) and ${second.length} in B (${limit_text(b.limit)})`,
+      "not the same questions",
+      "runs on the same ones",
+      "run both with the same data and --limit",
+    );
   const by_id = new Map(second.map((answer) => [answer.doc_id, answer]));
   return first.map(({ doc_id, doc_hash, acc }) => {
     const other = by_id.get(doc_id);
-    if (!other || other.doc_hash !== doc_hash || first.length !== second.length)
-      bad_data(
-        `${task} question ${doc_id}`,
-        "not the same in both runs",
-        "runs on the same questions (data and --limit)",
-      );
-    return [acc, other!.acc];
+    if (other?.doc_hash === doc_hash) return [acc, other.acc];
+    return bad_data(
+      `${task} question ${doc_id}`,
+      "not the same in both runs",
+      "runs on the same questions",
+      "run both with the same data",
+    );
   });
 }
 
@@ -146,7 +166,7 @@ export function bootstrap_interval(values: readonly number[]): [number, number] 
   return [means[Math.floor(0.025 * RESAMPLES)]!, means[Math.ceil(0.975 * RESAMPLES) - 1]!];
 }
 
-export function comparison_text({ runs, tasks, all }: Comparison): string {
+export function comparison_text({ runs, limits, tasks, all }: Comparison): string {
   const percent = (value: number) => (100 * value).toFixed(1);
   const signed = (value: number) => `${value >= 0 ? "+" : "−"}${percent(Math.abs(value))}`;
   const lines = [...tasks, all].map((one) => [
@@ -164,5 +184,9 @@ export function comparison_text({ runs, tasks, all }: Comparison): string {
   const drawn = [head, ...lines].map((line) =>
     line.map((text, i) => (i === 0 ? text.padEnd(widths[i]!) : text.padStart(widths[i]!))).join("  "),
   );
-  return `A  ${runs[0]}\nB  ${runs[1]}\n\n${drawn.join("\n")}\n`;
+  const named = runs.map((run, i) => {
+    const limit = limits[i] === null ? "" : `  (only the first questions of each task: ${limit_text(limits[i]!)})`;
+    return `${"AB"[i]}  ${run}${limit}\n`;
+  });
+  return `${named.join("")}\n${drawn.join("\n")}\n`;
 }

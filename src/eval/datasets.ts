@@ -1,11 +1,14 @@
 /** Documents of a task: found in a folder or on the hub, brought into the hub's columns, and checked one by one. */
 import { existsSync } from "node:fs";
-import { basename, dirname, extname, join, relative } from "node:path";
+import { basename, dirname, join, relative } from "node:path";
+import { position_of } from "../data/answers.js";
+import { bad_data, type DataRecord, read_records } from "../data/records.js";
 import { BimedixError } from "../errors.js";
 import { file_hash } from "../files.js";
 import { dataset_file } from "../model/hub.js";
-import { language_of, option_letters } from "../text/arabic.js";
-import { bad_data, type DataRecord, read_records } from "./records.js";
+import { language_of } from "../text/arabic.js";
+import { is_blank } from "../text/python.js";
+import { located, own_questions, type Parsed } from "./own_questions.js";
 import { arabic_query, type DatasetKind, type Doc, mcqa_file, type Task, task_groups, tasks } from "./tasks.js";
 
 export interface TaskData {
@@ -14,6 +17,8 @@ export interface TaskData {
   shots: Doc[];
   /** The files that were read, by split, and their sha256. */
   files: { split: string; file: string; sha256: string }[];
+  /** What a person should look at. */
+  warnings: string[];
 }
 
 export interface DataOptions {
@@ -31,14 +36,15 @@ export const is_given = (task: Task, data: string | undefined): boolean =>
 export async function load_task(task: Task, { data, num_fewshot, signal }: DataOptions): Promise<TaskData> {
   const { test_split, fewshot_splits } = task.dataset;
   const files: TaskData["files"] = [];
+  const warnings: string[] = [];
   const read = async (split: string): Promise<Doc[]> => {
     const found = await locate(task, split, data, signal);
-    const [docs, sha256] = await Promise.all([read_split(task, split, found), file_hash(found)]);
+    const [docs, sha256] = await Promise.all([read_split(task, split, found, warnings), file_hash(found)]);
     files.push({ split, file: name_of(task, split, found, data), sha256 });
     return docs;
   };
   const docs = await read(test_split);
-  if (num_fewshot === 0) return { docs, shots: [], files };
+  if (num_fewshot === 0) return { docs, shots: [], files, warnings };
   const split =
     data === undefined ? fewshot_splits[0] : fewshot_splits.find((one) => existsSync(file_of(task, data, one)));
   if (split === undefined) {
@@ -53,7 +59,7 @@ export async function load_task(task: Task, { data, num_fewshot, signal }: DataO
   if (shots.length < num_fewshot) {
     bad_data(files.at(-1)!.file, `${shots.length} examples`, `at least ${num_fewshot}, or a smaller --num-fewshot`);
   }
-  return { docs, shots, files };
+  return { docs, shots, files, warnings };
 }
 
 /** A name that is the same on every machine: the place in the folder, or on the hub. */
@@ -87,10 +93,11 @@ async function locate(task: Task, split: string, data: string | undefined, signa
   });
 }
 
-async function read_split(task: Task, split: string, file: string): Promise<Doc[]> {
+async function read_split(task: Task, split: string, file: string, warnings: string[]): Promise<Doc[]> {
   const { kind, name } = task.dataset;
   const by_id = kind === "pubmedqa" && file.endsWith(".json");
-  const parsed = parsers[kind](await read_records(file, { by_id }), name ?? "");
+  const records = await read_records(file, { by_id, ...(kind.endsWith("mmlu") ? { names: MMLU } : {}) });
+  const parsed = kind === "mcqa" ? own_questions(file, records, warnings) : parsers[kind](records, name ?? "");
   const kept = by_id ? await pubmedqa_split(file, split, parsed) : parsed;
   if (kept.length === 0) bad_data(file, "no records", "at least one");
   check_ids(kept);
@@ -98,17 +105,10 @@ async function read_split(task: Task, split: string, file: string): Promise<Doc[
   return kept.map(({ doc }) => doc);
 }
 
-interface Parsed {
-  where: string;
-  doc: Doc;
-  /** Where the file gives one. */
-  id?: string;
-}
-
 /** A file's own layout, or the hub's, to the hub's columns. */
-const parsers: Record<DatasetKind, (records: DataRecord[], name: string) => Parsed[]> = {
+const parsers: Record<Exclude<DatasetKind, "mcqa">, (records: DataRecord[], name: string) => Parsed[]> = {
   mmlu: (records, subject) =>
-    with_columns(records, MMLU).map(({ where, value }) => {
+    objects(records).map(({ where, value }) => {
       const choices = Array.isArray(value.choices)
         ? strings(value, "choices", where)
         : [0, 1, 2, 3].map((i) => string(value, `choice${i}` in value ? `choice${i}` : "ABCD"[i]!, where));
@@ -116,7 +116,7 @@ const parsers: Record<DatasetKind, (records: DataRecord[], name: string) => Pars
       return { where, doc: { ...doc, answer: index(value, "answer", choices.length, where) } };
     }),
   arabic_mmlu: (records, subject) =>
-    with_columns(records, MMLU).map(({ where, value }) => {
+    objects(records).map(({ where, value }) => {
       const options = [..."ABCD"].map((letter, i) => [
         letter,
         string(value, letter in value ? letter : `choice${i}`, where),
@@ -155,37 +155,9 @@ const parsers: Record<DatasetKind, (records: DataRecord[], name: string) => Pars
       const doc = Object.fromEntries([...names, ...more].map((name) => [name, value[name] ?? null]));
       return { where, doc, ...(id === undefined ? {} : { id: String(id) }) };
     }),
-  mcqa: (records) =>
-    with_columns(records, null).map(({ where, value }) => {
-      const choices = Array.isArray(value.options)
-        ? strings(value, "options", where)
-        : option_letters.en.filter((letter) => letter in value).map((letter) => string(value, letter, where));
-      if (choices.length < 2 || choices.length > option_letters.en.length) {
-        bad_data(where, `${choices.length} options`, "2 to 10, in options or in columns A, B, C …");
-      }
-      const id = value.id === undefined ? {} : { id: String(value.id) };
-      const answer = index(value, "answer", choices.length, where, choices);
-      return { where, doc: { ...id, question: string(value, "question", where), choices, answer }, ...id };
-    }),
 };
 
 const MMLU = ["question", "A", "B", "C", "D", "answer"];
-
-/** Rows of a CSV file under their column names; `names` are those of a file without a header. */
-function with_columns(records: DataRecord[], names: readonly string[] | null): { where: string; value: Doc }[] {
-  const head = records[0]!.value;
-  if (!Array.isArray(head)) return objects(records);
-  const has_header = head.includes("question") || names === null;
-  const header = has_header ? head.map((name) => String(name).trim()) : names;
-  const twice = header.find((name, i) => header.indexOf(name) !== i);
-  if (twice !== undefined) bad_data(records[0]!.where, `two columns named ${twice}`, "each column once");
-  return records.slice(has_header ? 1 : 0).map(({ where, value }) => {
-    const row = value as string[];
-    if (row.length !== header.length)
-      bad_data(where, `${row.length} columns`, `${header.length} (${header.join(", ")})`);
-    return { where, value: Object.fromEntries(header.map((name, i) => [name, row[i]])) };
-  });
-}
 
 function objects(records: DataRecord[]): { where: string; value: Doc }[] {
   return records.map(({ where, value }) =>
@@ -201,7 +173,7 @@ function string(value: Doc, column: string, where: string): string {
     const there = Object.keys(value).slice(0, 12).join(", ");
     return bad_data(where, `no column ${column} (there are: ${there || "none"})`, `a column ${column}`);
   }
-  if (typeof found !== "string" || found.trim() === "")
+  if (typeof found !== "string" || is_blank(found))
     return bad_data(where, `an empty ${column}`, `some text in ${column}`);
   return found;
 }
@@ -210,23 +182,17 @@ function strings(value: Doc, column: string, where: string): string[] {
   const list = value[column];
   if (!Array.isArray(list)) return bad_data(where, `no list ${column}`, `a list of texts in ${column}`);
   return list.map((one, i) =>
-    typeof one === "string" && one.trim() !== ""
+    typeof one === "string" && !is_blank(one)
       ? one
       : bad_data(where, `an empty ${column}[${i}]`, "some text in every one"),
   );
 }
 
-/** An answer given as a number from 0, as a letter of either language, or as the option's own text. */
-function index(value: Doc, column: string, count: number, where: string, texts: readonly string[] = []): number {
+/** An answer of a benchmark: a number from 0, or a letter of either language. */
+function index(value: Doc, column: string, count: number, where: string): number {
   const given = value[column];
   if (given === undefined || given === null) return bad_data(where, `no column ${column}`, `a column ${column}`);
-  const text = String(given).trim();
-  const by_letter = Object.values(option_letters).map((letters) => letters.indexOf(text));
-  const found = [texts.indexOf(String(given)), /^\d+$/.test(text) ? Number(text) : -1, ...by_letter];
-  const answer = found.find((i) => i >= 0);
-  if (answer !== undefined && answer < count) return answer;
-  const range = `0 to ${count - 1} or A to ${option_letters.en[count - 1]}`;
-  return bad_data(where, `answer ${JSON.stringify(given)}, which is outside the options`, range);
+  return located(where, () => position_of(given, count));
 }
 
 function check_ids(items: readonly Parsed[]): void {
@@ -262,7 +228,9 @@ async function pubmedqa_split(file: string, split: string, all: Parsed[]): Promi
  * @throws BimedixError bad_data; bad_option when the name is a benchmark's
  */
 export async function mcqa_task(file: string): Promise<Task> {
-  const name = basename(file, extname(file)).replace(/[^\p{L}\p{N}]+/gu, "_");
+  const name = basename(file)
+    .replace(/(\.[^.]*)(\.gz)?$/i, "")
+    .replace(/[^\p{L}\p{N}]+/gu, "_");
   if (tasks.has(name) || task_groups.has(name)) {
     throw new BimedixError("bad_option", {
       given: `${file}, whose name is that of a benchmark`,
@@ -270,8 +238,7 @@ export async function mcqa_task(file: string): Promise<Task> {
       todo: "rename the file",
     });
   }
-  const records = await read_records(file);
-  const parsed = parsers.mcqa(records, "");
+  const parsed = own_questions(file, await read_records(file), []);
   const language = language_of(parsed.map(({ doc }) => doc.question as string).join(" "));
   return mcqa_file(name, file, language);
 }

@@ -1,4 +1,5 @@
 /** `bimedix/eval`: the evaluation for programs. A model, a run, its results, and the files and tables made of them. */
+/// <reference types="node" preserve="true" />
 export { type Comparison, compare_runs } from "./compare.js";
 export { contamination, corpus_files } from "./contamination.js";
 export { mcqa_task } from "./datasets.js";

@@ -5,10 +5,13 @@ import { createRequire } from "node:module";
 import { basename, join, resolve } from "node:path";
 import { AutoModelForCausalLM, AutoTokenizer, type PretrainedOptions } from "../engine/auto.js";
 import { RemoteEngine, type RemoteOptions } from "../engine/remote.js";
+import { BimedixError } from "../errors.js";
 import { file_error } from "../files.js";
 import { expected_tensors } from "../model/checkpoint.js";
 import { read_config } from "../model/config.js";
+import type { Dtype } from "../model/convert.js";
 import { resolve_adapter, resolve_model } from "../model/hub.js";
+import type { Tokenizer } from "../text/tokenizer.js";
 import type { EvalModel } from "./run.js";
 
 /** New tokens of one run: with long shared beginnings, the cost of attention outgrows what larger products save. */
@@ -24,7 +27,7 @@ const FLOAT32_PARAMETERS = 1e9;
  */
 export async function local_model(
   id_or_dir: string,
-  options: Omit<PretrainedOptions, "adapter"> & { adapter?: string } = {},
+  options: Omit<PretrainedOptions, "adapter" | "dtype"> & { adapter?: string; dtype?: Dtype } = {},
 ): Promise<EvalModel & { dispose: () => Promise<void> }> {
   const { on_progress, signal, revision, accuracy_level = 4, adapter } = options;
   const dir = await resolve_model(id_or_dir, {
@@ -68,7 +71,7 @@ export async function remote_model(
   { tokenizer: id, ...options }: RemoteOptions & { tokenizer?: string } = {},
 ): Promise<EvalModel> {
   const model_id = id ?? (await RemoteEngine.model_id(url, options));
-  const tokenizer = await AutoTokenizer.from_pretrained(model_id, options.signal ? { signal: options.signal } : {});
+  const tokenizer = await tokenizer_of(model_id, id !== undefined, options.signal);
   const engine = await RemoteEngine.connect(url, tokenizer.encode("The patient has a fever."), options);
   const { max_model_len, model } = engine;
   const known =
@@ -88,6 +91,24 @@ export async function remote_model(
       versions: versions(),
     },
   };
+}
+
+/** @param given whether a person named it, and not the server */
+async function tokenizer_of(place: string, given: boolean, signal: AbortSignal | undefined): Promise<Tokenizer> {
+  try {
+    return await AutoTokenizer.from_pretrained(place, signal ? { signal } : {});
+  } catch (error) {
+    if (given || !(error instanceof BimedixError) || error.code === "aborted") throw error;
+    throw new BimedixError(
+      error.code,
+      {
+        given: `no tokenizer for the server's model ${JSON.stringify(place)}, whose tokens are what is scored`,
+        expected: "--tokenizer with a directory or hub id, where the model's name on the server is none",
+        todo: `pass --tokenizer (looked for under the model's name: ${error.message.replace(/\.$/, "")})`,
+      },
+      error,
+    );
+  }
 }
 
 export function versions(): Record<string, string> {

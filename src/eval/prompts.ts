@@ -6,6 +6,7 @@ import type { ScoreRequest } from "../engine/engine.js";
 import { common_length } from "../engine/tree.js";
 import { BimedixError } from "../errors.js";
 import type { ChatMessage } from "../text/chat.js";
+import { rstrip } from "../text/python.js";
 import type { Tokenizer } from "../text/tokenizer.js";
 import { PythonRandom } from "./python.js";
 import type { Doc, Task } from "./tasks.js";
@@ -83,7 +84,7 @@ export function encode_prompt(
   options: EncodeOptions,
 ): { requests: ScoreRequest[]; truncated: boolean } {
   const { max_length } = options;
-  const body = context.trimEnd();
+  const body = rstrip(context);
   const spaces = context.slice(body.length);
   const start = encode(body, options);
   let truncated = false;

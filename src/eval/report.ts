@@ -1,13 +1,13 @@
 /** The tables as Markdown, LaTeX and CSV, and one page to look at: all of it in single files that need nothing else. */
 import { join } from "node:path";
 import { write_atomically } from "../files.js";
-import { language_of } from "../text/arabic.js";
-import { type Calibration, calibration, softmax } from "./metrics.js";
+import { type Language, language_of } from "../text/arabic.js";
+import { type Calibration, calibration, mean, softmax, sum } from "./metrics.js";
 import { PAGE_SCRIPT, PAGE_STYLE } from "./report_page.js";
 import type { Results } from "./results.js";
-import { type Run, type Sample, samples_of } from "./run.js";
-import { type Table, tables, to_csv, to_latex, to_markdown } from "./table.js";
-import { question_of, type Task, tasks } from "./tasks.js";
+import { type Run, type RunInfo, type Sample, samples_of } from "./run.js";
+import { limit_of, type Table, tables, to_csv, to_latex, to_markdown } from "./table.js";
+import { question_of, tasks } from "./tasks.js";
 
 /** Writes report_<date>.md, .tex, .csv and .html beside the results. */
 export async function write_report(run: Run, results: Results, folder: string, date: string): Promise<void> {
@@ -32,7 +32,8 @@ export function to_html(run: Run, results: Results, list: readonly Table[]): str
     ["Shots", String(info.num_fewshot)],
     ["<s> in front", info.add_bos ? "yes" : "no"],
     ["Chat template", info.chat_template === null ? "no" : "yes"],
-    ["Questions", String(info.tasks.reduce((total, { effective }) => total + effective, 0))],
+    ["Questions", asked(info.tasks)],
+    ["Limit", limit_of(results.bimedix) ?? "none"],
     ["Weights", model.sha256.slice(0, 12)],
     ["Engine", model.engine === "bimedix" ? made_by : `${model.engine}, asked by ${made_by}`],
   ];
@@ -52,7 +53,7 @@ export function to_html(run: Run, results: Results, list: readonly Table[]): str
 <dl>${facts.map(([name, value]) => `<div><dt>${escape_html(name!)}</dt><dd>${escape_html(value!)}</dd></div>`).join("")}</dl>
 ${list.map(html_table).join("\n")}
 <h2>Accuracy by task and language</h2>
-${accuracy_chart(results)}
+${accuracy_chart(results, samples_of(run))}
 ${task_table(results)}
 <h2>Calibration</h2>
 <p>How often answers of a given probability are right; on the diagonal they are as right as they claim to be.</p>
@@ -73,6 +74,12 @@ ${task_table(results)}
 </body>
 </html>
 `;
+}
+
+/** How many questions were asked, and of how many where those are not all. */
+function asked(tasks: readonly { original: number; effective: number }[]): string {
+  const [effective, original] = [sum(tasks.map((one) => one.effective)), sum(tasks.map((one) => one.original))];
+  return effective === original ? String(effective) : `${effective} of ${original}`;
 }
 
 interface Item {
@@ -115,7 +122,7 @@ function task_table({ results, groups, bimedix }: Results): string {
       const found = bimedix.contamination?.tasks[name];
       return [
         ["Task", name],
-        ["Questions", String(metrics.sample_len)],
+        ["Questions", asked(bimedix.run.tasks.filter((one) => one.name === name))],
         ["acc", percent(metrics["acc,none"])],
         ["acc_norm", percent(metrics["acc_norm,none"])],
         ["Calibration error", ece.toFixed(3)],
@@ -153,22 +160,42 @@ ${rows
 </tbody></table></div>${notes.map((note) => `<p class="note">${escape_html(note)}</p>`).join("")}`;
 }
 
-/** Horizontal bars with standard errors, a group a column or task; the thin line is chance. */
-function accuracy_chart({ results, groups }: Results): string {
-  const by_label = new Map<string, { task?: Task; value: number; stderr: number; chance: number }[]>();
+interface Bar {
+  name: string;
+  kind: string;
+  value: number;
+  stderr: number;
+  chance: number;
+}
+
+/** The bars of each column or own file. */
+function bars_of({ results, groups, bimedix }: Results, samples: Map<string, Sample[]>): Map<string, Bar[]> {
+  const by_label = new Map<string, Bar[]>();
   for (const { name, ...metrics } of Object.values(results)) {
     if (groups?.[name]) continue;
-    const task = tasks.get(name);
-    const label = task?.column ?? name;
+    const label = tasks.get(name)?.column ?? name;
     const stderr = metrics["acc_stderr,none"];
+    const language = language_of_task(bimedix.run, name);
+    const own_letters = name.startsWith("arabic_leaderboard") || (language === "ar" && !tasks.has(name));
     const bar = {
-      ...(task ? { task } : {}),
+      name,
+      kind: `${language}${own_letters ? " letters" : ""}`,
       value: metrics["acc,none"] as number,
       stderr: typeof stderr === "number" ? stderr : 0,
-      chance: task?.column === "PubmedQA" ? 1 / 3 : 1 / 4,
+      chance: mean(samples.get(name)!.map(({ bimedix: { log_likelihoods } }) => 1 / log_likelihoods.length)),
     };
     by_label.set(label, [...(by_label.get(label) ?? []), bar]);
   }
+  return by_label;
+}
+
+/** Own questions are in the language that their file was found to be in. */
+const language_of_task = (run: RunInfo, name: string): Language =>
+  run.tasks.find((task) => task.name === name)?.language ?? tasks.get(name)?.language ?? "en";
+
+/** Horizontal bars with standard errors, a group a column or task; the thin line is chance. */
+function accuracy_chart(results: Results, samples: Map<string, Sample[]>): string {
+  const by_label = bars_of(results, samples);
   const [left, width, thick] = [90, 560, 14];
   const x = (value: number) => left + value * width;
   let y = 8;
@@ -177,13 +204,11 @@ function accuracy_chart({ results, groups }: Results): string {
     parts.push(
       `<text x="${left - 8}" y="${y + (bars.length * thick) / 2 + 4}" text-anchor="end">${escape_html(label)}</text>`,
     );
-    for (const { task, value, stderr, chance } of bars) {
-      const kind = task?.language ?? "en";
-      const letters = task?.name.startsWith("arabic_leaderboard") ? " letters" : "";
+    for (const { name, kind, value, stderr, chance } of bars) {
       const middle = y + thick / 2 - 1;
       parts.push(
-        `<g><title>${escape_html(task?.name ?? label)}: ${(100 * value).toFixed(1)} ± ${(100 * stderr).toFixed(1)} %</title>`,
-        `<rect class="${kind}${letters}" x="${left}" y="${y}" width="${(value * width).toFixed(1)}" height="${thick - 2}"/>`,
+        `<g><title>${escape_html(name)}: ${(100 * value).toFixed(1)} ± ${(100 * stderr).toFixed(1)} %</title>`,
+        `<rect class="${kind}" x="${left}" y="${y}" width="${(value * width).toFixed(1)}" height="${thick - 2}"/>`,
         `<path class="error" d="M${x(Math.max(0, value - stderr)).toFixed(1)} ${middle}H${x(Math.min(1, value + stderr)).toFixed(1)}"/>`,
         `<path class="chance" d="M${x(chance).toFixed(1)} ${y}v${thick - 2}"/></g>`,
         `<text class="value" x="${x(Math.min(1, value + stderr)) + 6}" y="${y + thick - 4}">${(100 * value).toFixed(1)}</text>`,
@@ -204,7 +229,7 @@ function accuracy_chart({ results, groups }: Results): string {
 function calibration_charts(run: Run): string {
   const by_language = new Map<string, Sample[]>();
   for (const sample of [...samples_of(run).values()].flat()) {
-    const language = tasks.get(sample.task)?.language === "ar" ? "Arabic" : "English";
+    const language = language_of_task(run.header.run, sample.task) === "ar" ? "Arabic" : "English";
     by_language.set(language, [...(by_language.get(language) ?? []), sample]);
   }
   return [...by_language]

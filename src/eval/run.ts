@@ -8,6 +8,7 @@ import { join } from "node:path";
 import type { Engine, Score, ScoreRequest } from "../engine/engine.js";
 import { common_length } from "../engine/tree.js";
 import { BimedixError } from "../errors.js";
+import type { Language } from "../text/arabic.js";
 import type { Tokenizer } from "../text/tokenizer.js";
 import { load_task, type TaskData } from "./datasets.js";
 import { type Journal, type JournalEntry, open_journal } from "./journal.js";
@@ -45,8 +46,10 @@ export interface EvalOptions {
   data?: string;
   /** Default 0. */
   num_fewshot?: number;
-  /** Only so many of each task's first questions. */
+  /** Only so many of each task's first questions; below 1 such a part of them, rounded up, as the harness has it. */
   limit?: number;
+  /** What is odd about the data, before the first question is scored. */
+  on_warning?: (warning: string) => void;
   /** Default: as the tokenizer's configuration says. */
   add_bos?: boolean;
   apply_chat_template?: boolean;
@@ -102,8 +105,19 @@ export interface RunInfo {
   shuffle_options: number;
   tokenizer: Record<"bos" | "eos" | "pad", [string | null, string]>;
   started: number;
-  /** `documents`: the sha256 of the questions that were asked, in the columns of `Doc`. */
-  tasks: { name: string; original: number; effective: number; documents: string; files: TaskData["files"] }[];
+  tasks: TaskInfo[];
+}
+
+export interface TaskInfo {
+  name: string;
+  language: Language;
+  /** Questions that the data holds, and those that were asked. */
+  original: number;
+  effective: number;
+  /** The sha256 of the questions that were asked, in the columns of `Doc`. */
+  documents: string;
+  files: TaskData["files"];
+  warnings?: string[];
 }
 
 /** Questions that are scored together. A kill loses at most these. */
@@ -189,10 +203,18 @@ async function plan(model: EvalModel, options: EvalOptions): Promise<{ batches: 
   const loaded: RunInfo["tasks"] = [];
   for (const task of tasks) {
     const given = { num_fewshot, ...(data === undefined ? {} : { data }), ...(signal ? { signal } : {}) };
-    const { docs, shots, files } = await load_task(task, given);
-    const kept = docs.slice(0, limit);
-    const documents = sha256(JSON.stringify(kept));
-    loaded.push({ name: task.name, original: docs.length, effective: kept.length, documents, files });
+    const { docs, shots, files, warnings } = await load_task(task, given);
+    for (const warning of warnings) options.on_warning?.(warning);
+    const kept = docs.slice(0, limit === undefined || limit >= 1 ? limit : Math.ceil(docs.length * limit));
+    loaded.push({
+      name: task.name,
+      language: task.language,
+      original: docs.length,
+      effective: kept.length,
+      documents: sha256(JSON.stringify(kept)),
+      files,
+      ...(warnings.length > 0 ? { warnings } : {}),
+    });
     const ask = (documents: readonly Doc[]) =>
       build_prompts(task, documents, shots, { num_fewshot, ...(chat ? { chat } : {}) }).map((prompt) => ({
         prompt,
@@ -217,7 +239,7 @@ async function plan(model: EvalModel, options: EvalOptions): Promise<{ batches: 
     num_fewshot,
     limit: limit ?? null,
     add_bos,
-    chat_template: chat?.chat_template ?? null,
+    chat_template: chat?.get_chat_template() ?? null,
     max_length,
     shuffle_options,
     tokenizer: special_tokens(tokenizer),

@@ -34,8 +34,20 @@ const KINDS: { title: string; group: string; beside: PublishedTable }[] = [
 ];
 const BILINGUAL = "Bilingual benchmark (mean of English and Arabic)";
 
-/** The tables that a run has numbers for; tasks outside the nine columns come in one more. */
+/** What part of each task was asked, where that was not all: a mean of first questions is no result of the test. */
+export function limit_of({ run: { limit, tasks: asked } }: Results["bimedix"]): string | null {
+  if (limit === null || asked.every(({ original, effective }) => original === effective)) return null;
+  const part = limit < 1 ? `first ${Number((100 * limit).toFixed(4))} %` : `first ${Math.floor(limit)}`;
+  return `only the ${part} of each task's questions (--limit ${limit})`;
+}
+
+/** The tables that a run has numbers for, each marked where a limit was set; tasks outside the nine columns come in one more. */
 export function tables(results: Results): Table[] {
+  const limit = limit_of(results.bimedix);
+  return all_tables(results).map((table) => (limit ? { ...table, title: `${table.title}: ${limit}` } : table));
+}
+
+function all_tables(results: Results): Table[] {
   const { name } = results.bimedix.run.model;
   const all: Table[] = [];
   const measured = KINDS.map(({ title, group, beside }) => {

@@ -7,7 +7,9 @@
  * (`mmlu_anatomy_ar`, like the harness's m_mmlu_ar and global_mmlu_ar), and all in Arabic with أ ب ج د
  * (`arabic_leaderboard_arabic_mmlu_anatomy`).
  */
-import { type Language, option_letters } from "../text/arabic.js";
+import { type Language, language_of, option_letters } from "../text/arabic.js";
+import { strip } from "../text/python.js";
+import { question_words } from "../text/questions.js";
 
 /** A row of the data set, with the columns and values that it has on the Hugging Face hub. */
 export type Doc = Record<string, unknown>;
@@ -93,10 +95,7 @@ const in_list: OptionAccess = {
   }),
 };
 
-const mmlu_text = (doc: Doc) => {
-  const options = doc.choices as string[];
-  return `${text(doc, "question").trim()}\n${listed(option_letters.en.slice(0, options.length), options)}Answer:`;
-};
+const mmlu_text = (doc: Doc) => `${strip(text(doc, "question"))}\n${listed(LETTERS, doc.choices as string[])}Answer:`;
 
 function mmlu(subject: string, language: Language): Task {
   const folder = `mmlu_med_${language}`;
@@ -246,17 +245,26 @@ const arabic_twin = (task: Task): Task => ({
   },
 });
 
-/** A person's own questions, in the skeleton of MMLU. */
+/** The letters of an own question's options, in its own language. */
+const own_letters = (doc: Doc) => option_letters[own_language(doc)].slice(0, (doc.choices as string[]).length);
+const own_language = (doc: Doc) => (doc.language as Language | undefined) ?? language_of(text(doc, "question"));
+
+/** A person's own questions, in the skeleton of MMLU; in Arabic with the letters and the cue of arabic_leaderboard. */
 export function mcqa_file(name: string, file: string, language: Language): Task {
   return {
     name,
-    version: 1,
+    version: 2,
     language,
     dataset: { kind: "mcqa", path: null, test_split: "test", fewshot_splits: [], files: { test: file } },
     sampler: "first_n",
     description: "",
-    doc_to_text: mmlu_text,
-    doc_to_choice: (doc) => option_letters.en.slice(0, (doc.choices as string[]).length),
+    doc_to_text: (doc) => {
+      const language = own_language(doc);
+      const context = doc.context === undefined ? "" : `${question_words[language].context}: ${text(doc, "context")}\n`;
+      const cue = language === "ar" ? "الإجابة:" : "Answer:";
+      return `${context}${strip(text(doc, "question"))}\n${listed(own_letters(doc), doc.choices as string[])}${cue}`;
+    },
+    doc_to_choice: own_letters,
     doc_to_target: (doc) => doc.answer as number,
     options: in_list,
     metrics: ["acc", "acc_norm"],

@@ -5,12 +5,15 @@
  * models saved without the `model.` prefix. All are read into the first one's names. The fused layout needs no copy:
  * an expert's matrix is a contiguous run of bytes inside it.
  */
-import { access, readdir, realpath } from "node:fs/promises";
+import { access, open, realpath } from "node:fs/promises";
 import { basename, join } from "node:path";
 import { BimedixError } from "../errors.js";
 import { read_json } from "../files.js";
-import { type ModelConfig, read_config } from "./config.js";
-import { read_safetensors_header, type TensorInfo } from "./safetensors.js";
+import { warn } from "../warnings.js";
+import { type ModelConfig, parse_config, read_config_json } from "./config.js";
+import { foreign_model, quantisation } from "./formats.js";
+import { unread_rope_keys } from "./rope.js";
+import { FLOATS, is_float, read_floats, read_safetensors_header, type TensorInfo } from "./safetensors.js";
 
 export interface Checkpoint {
   dir: string;
@@ -48,18 +51,97 @@ export function* expected_tensors(config: ModelConfig): Generator<{ name: string
 
 /** @throws BimedixError file_not_found, file_unreadable, bad_config, bad_checkpoint, unsupported_architecture */
 export async function open_checkpoint(dir: string): Promise<Checkpoint> {
-  const config = await read_config(dir);
-  const stored = classic_names(await read_all_headers(dir), config);
+  const json = await read_config_json(dir);
+  const stored = await read_all_headers(dir);
+  const named = parse_config(json, join(dir, "config.json"));
+  const unread = unread_rope_keys(json);
+  if (unread.length > 0)
+    warn(`${dir}: keys of rope_scaling that its type does not know, and ignores: ${unread.join(", ")}.`);
+  const classic = classic_names(stored, named);
+  const config = await with_head(named, classic);
   const tensors = new Map<string, TensorInfo>();
+  const wrong = (given: string, expected: string): BimedixError => {
+    const quantised = quantisation(json, stored);
+    if (!quantised) return bad(given, expected);
+    const floats = "use the model that it was made from; dtype q8 or q4 quantises that one here";
+    return bad(`${dir} is quantised (${quantised}): ${given}`, `weights in ${FLOATS.join(", ")}`, floats);
+  };
   for (const { name, shape } of expected_tensors(config)) {
-    const tensor = stored.get(name);
-    if (!tensor) throw bad(`${dir} has no tensor ${name}`, "every weight of the architecture");
-    if (tensor.shape.join() !== shape.join()) {
-      throw bad(`${name} in ${tensor.file} has shape [${tensor.shape}]`, `[${shape}], as config.json says`);
-    }
+    const tensor = classic.get(name);
+    if (!tensor) throw wrong(`${dir} has no tensor ${name}${prefix_hint(stored)}`, "every weight of the architecture");
+    if (tensor.shape.join() !== shape.join())
+      throw wrong(`${name} in ${tensor.file} has shape [${tensor.shape}]`, `[${shape}], as config.json says`);
+    if (!is_float(tensor.dtype))
+      throw wrong(`${name} in ${tensor.file} has dtype ${tensor.dtype}`, `weights in ${FLOATS.join(", ")}`);
     tensors.set(name, tensor);
   }
+  tell_unused(
+    dir,
+    [...classic.keys()].filter((name) => !tensors.has(name)),
+  );
   return { dir, config, tensors };
+}
+
+/** What a library leaves in a checkpoint that is no weight: tables of angles and masks, which are computed. */
+const COMPUTED = /\.rotary_emb\.(inv_freq|cos_cached|sin_cached)$|\.self_attn\.(masked_)?bias$/;
+
+function tell_unused(dir: string, names: readonly string[]): void {
+  const unused = names.filter((name) => !COMPUTED.test(name) && name !== "lm_head.weight");
+  if (unused.length === 0) return;
+  const shown = `${unused.slice(0, 5).join(", ")}${unused.length > 5 ? ", …" : ""}`;
+  warn(
+    `${dir}: ${unused.length} tensors are not of the architecture that config.json names, and are not used: ${shown}`,
+  );
+}
+
+/** What saved a model under longer names than its own. */
+const wrappers: Record<string, string> = {
+  "base_model.model.": "PEFT before merging",
+  "module.": "a data-parallel wrapper",
+  "_orig_mod.": "torch.compile",
+  "language_model.": "a multimodal model",
+};
+
+function prefix_hint(stored: ReadonlyMap<string, TensorInfo>): string {
+  for (const [prefix, by] of Object.entries(wrappers))
+    if ([...stored.keys()].some((name) => name.startsWith(prefix)))
+      return `, but names that begin with ${prefix}, as ${by} writes them`;
+  return "";
+}
+
+/**
+ * Whether the output layer is the table of embeddings again. As in transformers 5, a checkpoint that says so and has another lm_head keeps it,
+ * and one that has lm_head alone takes it for both.
+ */
+async function with_head(config: ModelConfig, tensors: Map<string, TensorInfo>): Promise<ModelConfig> {
+  const embedding = "model.embed_tokens.weight";
+  const [table, head] = [tensors.get(embedding), tensors.get("lm_head.weight")];
+  if (!config.tie_word_embeddings || !head) return config;
+  if (!table) tensors.set(embedding, { ...head, name: embedding });
+  else if (!(await equal_values(table, head))) {
+    warn(
+      `${head.file}: tie_word_embeddings is true, but lm_head.weight is not model.embed_tokens.weight; both are used.`,
+    );
+    return { ...config, tie_word_embeddings: false };
+  }
+  return config;
+}
+
+async function equal_values(one: TensorInfo, other: TensorInfo): Promise<boolean> {
+  if (one.shape.join() !== other.shape.join() || !is_float(one.dtype) || !is_float(other.dtype)) return false;
+  const handles = await Promise.all([open(one.file), open(other.file)]);
+  try {
+    const count = one.shape.reduce((product, dim) => product * dim, 1);
+    const piece = 2 ** 20;
+    for (let at = 0; at < count; at += piece) {
+      const size = Math.min(piece, count - at);
+      const [a, b] = await Promise.all([one, other].map((tensor, i) => read_floats(handles[i]!, tensor, at, size)));
+      if (!a!.every((value, i) => value === b![i])) return false;
+    }
+    return true;
+  } finally {
+    for (const handle of handles) await handle.close();
+  }
 }
 
 function bad(given: string, expected: string, todo = "download the checkpoint again"): BimedixError {
@@ -73,30 +155,24 @@ async function exists(file: string): Promise<boolean> {
   );
 }
 
+/** As transformers looks: a single file first, whatever index an older save left beside it, then the shards of the index. */
 async function read_all_headers(dir: string): Promise<Map<string, TensorInfo>> {
+  const single = join(dir, "model.safetensors");
+  if (await exists(single)) return read_safetensors_header(await realpath(single));
   const index_file = join(dir, "model.safetensors.index.json");
   const index = await read_json(index_file, "bad_checkpoint", true);
   if (!index) {
-    const single = join(dir, "model.safetensors");
-    if (await exists(single)) return read_safetensors_header(await realpath(single));
-    const names: string[] = await readdir(dir).catch(() => []);
-    if (names.some((name) => /^pytorch_model.*\.bin$/.test(name))) {
-      throw bad(
-        `${dir} has only pytorch_model.bin files`,
-        "safetensors",
-        "use a revision of the model that has safetensors files",
-      );
-    }
+    const foreign = await foreign_model(dir);
     throw bad(
-      `${dir} has no model.safetensors and no index`,
+      `${dir} has no model.safetensors and no index${foreign ? `; it holds ${foreign.what}` : ""}`,
       "a checkpoint in safetensors",
-      "check the path or download the model again",
+      foreign?.todo ?? "check the path or download the model again",
     );
   }
   const map = index.weight_map;
   if (typeof map !== "object" || map === null) throw bad(`${index_file} without weight_map`, "a safetensors index");
   const tensors = new Map<string, TensorInfo>();
-  for (const shard of new Set(Object.values(map))) {
+  for (const shard of [...new Set(Object.values(map))].sort()) {
     // The index is outside text: a name that is more than a file's name would read anywhere on the disk.
     if (
       typeof shard !== "string" ||
@@ -110,21 +186,21 @@ async function read_all_headers(dir: string): Promise<Map<string, TensorInfo>> {
     if (!(await exists(file)))
       throw bad(`the shard ${shard} is missing from ${dir}`, "every shard that the index names");
     for (const [name, tensor] of await read_safetensors_header(await realpath(file))) {
-      if (tensors.has(name))
-        throw bad(`${name} stands in ${tensors.get(name)!.file} and in ${file}`, "every tensor in one shard");
+      const other = tensors.get(name)?.file;
+      if (other) warn(`${name} stands in ${other} and in ${file}; the last shard is used, as in transformers.`);
       tensors.set(name, tensor);
     }
-  }
-  for (const [name, shard] of Object.entries(map)) {
-    if (!tensors.has(name))
-      throw bad(`${name} is not in ${shard}, where ${index_file} puts it`, "shards that match their index");
   }
   return tensors;
 }
 
-function classic_names(stored: Map<string, TensorInfo>, config: ModelConfig): Map<string, TensorInfo> {
+/** The tensors of a file under their classic names. @param prefixed whether names begin with `model.`; default: if one does */
+export function classic_names(
+  stored: ReadonlyMap<string, TensorInfo>,
+  config: ModelConfig,
+  prefixed = [...stored.keys()].some((name) => name.startsWith("model.")),
+): Map<string, TensorInfo> {
   const tensors = new Map<string, TensorInfo>();
-  const prefixed = [...stored.keys()].some((name) => name.startsWith("model."));
   for (const [stored_name, tensor] of stored) {
     const name = prefixed || stored_name.startsWith("lm_head.") ? stored_name : `model.${stored_name}`;
     const fused = /^(model\.layers\.\d+)\.(?:mlp|block_sparse_moe)\.experts\.(gate_up_proj|down_proj)$/.exec(name);

@@ -4,12 +4,13 @@
  * Tensors stream through in pieces of at most PIECE elements, so that memory does not depend on the model's size. The graph
  * file is written last, and without it nothing loads.
  */
+import { existsSync } from "node:fs";
 import { copyFile, mkdir, open, readdir, rename, rm, stat } from "node:fs/promises";
 import { availableParallelism } from "node:os";
-import { basename, join, resolve } from "node:path";
+import { basename, join } from "node:path";
 import { threadId } from "node:worker_threads";
 import { BimedixError } from "../errors.js";
-import { file_error, read_json, write_atomically } from "../files.js";
+import { file_error, read_json, read_text, same_folder, write_atomically } from "../files.js";
 import { type Checkpoint, expected_tensors } from "./checkpoint.js";
 import { exported_graph } from "./graphs.js";
 import { ABSMAX_BLOCK, NF4_BLOCK } from "./nf4.js";
@@ -98,7 +99,7 @@ export async function convert(checkpoint: Checkpoint, options: ConvertOptions): 
     // An older graph must not meet newer weights if the machine stops between the two renames.
     await rm(graph_file, { force: true });
     await rename(part, data_file);
-    if (resolve(output) !== resolve(checkpoint.dir)) await copy_model_files(checkpoint.dir, output);
+    if (!(await same_folder(output, checkpoint.dir))) await copy_model_files(checkpoint.dir, output);
     const graph = exported_graph(checkpoint.config, stored).serialize();
     await write_atomically(graph_file, (handle) => handle.writeFile(graph));
     return graph_file;
@@ -241,13 +242,19 @@ function is_running(pid: number): boolean {
 const MODEL_FILES = /^(?!.*\.index\.json$).*\.(json|jinja|model)$|^(README|LICEN[CS]E|NOTICE)/i;
 
 async function copy_model_files(from: string, to: string): Promise<void> {
+  const rewritten = (name: string, content: object) =>
+    write_atomically(join(to, name), (handle) => handle.writeFile(JSON.stringify(content, null, 2)));
+  const template = join(from, "chat_template.jinja");
   for (const name of await readdir(from)) {
     if (!MODEL_FILES.test(name) || !(await stat(join(from, name))).isFile()) continue;
     if (name === "config.json") {
       const config = await read_json(join(from, name), "bad_config");
       // Without this Transformers.js looks for the weights inside the graph.
-      const text = JSON.stringify({ ...config, "transformers.js_config": { use_external_data_format: true } }, null, 2);
-      await write_atomically(join(to, name), (handle) => handle.writeFile(text));
+      await rewritten(name, { ...config, "transformers.js_config": { use_external_data_format: true } });
+    } else if (name === "tokenizer_config.json" && existsSync(template)) {
+      // Transformers.js reads the template here and nowhere else; for others the file beside it goes before this.
+      const config = await read_json(join(from, name), "bad_tokenizer");
+      await rewritten(name, { ...config, chat_template: await read_text(template, "a chat template") });
     } else await copyFile(join(from, name), join(to, name));
   }
 }

@@ -13,13 +13,17 @@
 import type { Dim, Value } from "../graph/graph.js";
 import * as op from "../graph/ops.js";
 import type { ModelConfig } from "./config.js";
+import { attention_factor, inverse_frequencies } from "./rope.js";
 
 /** A checkpoint's tensors, by its names, as the decoder uses them; `Weights` reads them from files. */
 export interface DecoderWeights {
   /** `[size]`, float32. */
   vector(name: string): Value;
-  /** `x [tokens, columns]` times the transpose of `name [rows, columns]`. */
-  linear(name: string, x: Value): Value;
+  /**
+   * `x [tokens, columns]` times the transpose of `name [rows, columns]`.
+   * @param role the name by which adapters know this product, where one tensor has two: tied embeddings
+   */
+  linear(name: string, x: Value, role?: string): Value;
   /** `linear` for several tensors of one `x`. */
   linears(names: readonly string[], x: Value): Value[];
   /** The rows `ids` of the table `name`. */
@@ -86,7 +90,8 @@ export function decoder(config: ModelConfig, weights: DecoderWeights, inputs: De
 
 /** From the normalised last hidden states to the vocabulary. */
 export function output_layer(config: ModelConfig, weights: DecoderWeights, normed: Value): Value {
-  return weights.linear(config.tie_word_embeddings ? "model.embed_tokens.weight" : "lm_head.weight", normed);
+  const head = "lm_head.weight";
+  return weights.linear(config.tie_word_embeddings ? "model.embed_tokens.weight" : head, normed, head);
 }
 
 /** What a layer needs besides its input. */
@@ -177,24 +182,9 @@ function rotary_tables(config: ModelConfig, position_ids: Value): { positions: V
   const position = op.reshape(op.cast(position_ids, "float32"), [-1, 1], ["tokens", 1]);
   const angles = op.mul(position, graph.constant("float32", inv_freq, [1, inv_freq.length]));
   const row = op.range(op.length_of(position_ids, 0), "tokens");
-  return { positions: op.unsqueeze(row, 0), cos: op.cos(angles), sin: op.sin(angles) };
-}
-
-/**
- * Rotations a position, for each pair of a head's channels: theta^(-2i / head_dim), rescaled as `rope.scaling` says.
- * Source: transformers/modeling_rope_utils.py (default, linear, llama3).
- */
-export function inverse_frequencies({ head_dim, rope }: Pick<ModelConfig, "head_dim" | "rope">): number[] {
-  const frequencies = Array.from({ length: head_dim / 2 }, (_, i) => 1 / rope.theta ** ((2 * i) / head_dim));
-  const { scaling } = rope;
-  if (scaling.type === "none") return frequencies;
-  if (scaling.type === "linear") return frequencies.map((frequency) => frequency / scaling.factor);
-  const { factor, low_freq_factor: low, high_freq_factor: high, original_max_position_embeddings: original } = scaling;
-  return frequencies.map((frequency) => {
-    const turns = (original * frequency) / (2 * Math.PI);
-    const keep = Math.min(1, Math.max(0, (turns - low) / (high - low)));
-    return keep * frequency + ((1 - keep) * frequency) / factor;
-  });
+  const factor = attention_factor(config.rope);
+  const scaled = (value: Value) => (factor === 1 ? value : op.mul(value, graph.constant("float32", [factor])));
+  return { positions: op.unsqueeze(row, 0), cos: scaled(op.cos(angles)), sin: scaled(op.sin(angles)) };
 }
 
 function attention(

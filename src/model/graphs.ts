@@ -4,10 +4,10 @@
  */
 import { Graph, type Value } from "../graph/graph.js";
 import * as op from "../graph/ops.js";
-import { expected_tensors } from "./checkpoint.js";
+import { type Adapted, adaptable_tensors } from "./adapter.js";
 import type { ModelConfig } from "./config.js";
 import { type CacheType, decoder } from "./decoder.js";
-import { LoraWeights, lora_a_name, lora_b_name } from "./lora.js";
+import { keep_name, LoraWeights, lora_a_name, lora_b_name, replacement_name } from "./lora.js";
 import { type StoredTensor, TENSOR_TABLE, tensor_table, Weights } from "./weights.js";
 
 /**
@@ -17,7 +17,8 @@ import { type StoredTensor, TENSOR_TABLE, tensor_table, Weights } from "./weight
  *   past_key.N, past_value.N   [kv_heads, slots, head_dim], the whole cache of layer N in the cache's type
  *   past_slots                 int32 [sequences, cached]: what each sequence goes on from; a shorter one is filled up with any
  *   past_is_whole              bool []: one sequence goes on from the whole cache instead, which is then not copied
- *   A and B of each tensor in `adapted`, of any rank, 0 included; B with its scale in it
+ *   A and B of each matrix in `adapted`, of any rank, 0 included; B with its scale in it
+ *   keep []                    what the base is multiplied by, of each tensor whose place an adapter may take; and what is added to a vector
  *   -> logits         float32 [rows, vocab]
  *   -> present        [layers, 2, kv_heads, tokens, head_dim]   keys, then values, of the new tokens, in the cache's type
  *   -> router_logits  float32 [layers * tokens, experts]                in mixture models; the last layer has only `rows`
@@ -29,24 +30,12 @@ export function engine_graph(
   stored: ReadonlyMap<string, StoredTensor>,
   accuracy_level: 0 | 4,
   cache: CacheType,
-  adapted: ReadonlySet<string> = new Set(),
+  adapted: Adapted | null = null,
 ): Graph {
   const graph = new Graph(config.model_type);
   const { num_hidden_layers: layers, num_key_value_heads: kv_heads, head_dim } = config;
-  const shapes = new Map([...expected_tensors(config)].map(({ name, shape }) => [name, shape]));
   const stored_weights = new Weights(graph, stored, accuracy_level);
-  const weights =
-    adapted.size === 0
-      ? stored_weights
-      : new LoraWeights(stored_weights, {
-          pair: (name) => {
-            if (!adapted.has(name)) return null;
-            const [rows, columns] = shapes.get(name) as [number, number];
-            const rank = `rank of ${name}`;
-            const a = graph.input(lora_a_name(name), "float32", [rank, columns]);
-            return { a, b: graph.input(lora_b_name(name), "float32", [rows, rank]), scale: 1 };
-          },
-        });
+  const weights = adapted ? adapted_weights(graph, stored_weights, config, adapted) : stored_weights;
   const past_slots = graph.input("past_slots", "int32", ["sequences", "cached"]);
   const past_is_whole = graph.input("past_is_whole", "bool", []);
   const past = (name: string) => {
@@ -82,6 +71,25 @@ export function engine_graph(
   );
   if (router_logits.length > 0) graph.output("router_logits", op.concat(router_logits, 0, "layers * tokens"));
   return graph;
+}
+
+function adapted_weights(graph: Graph, base: Weights, config: ModelConfig, adapted: Adapted): LoraWeights {
+  const shapes = adaptable_tensors(config);
+  const keep = (name: string) => graph.input(keep_name(name), "float32", []);
+  return new LoraWeights(base, {
+    pair: (name) => {
+      if (!adapted.matrices.has(name)) return null;
+      const [rows, columns] = shapes.get(name) as [number, number];
+      const rank = `rank of ${name}`;
+      const a = graph.input(lora_a_name(name), "float32", [rank, columns]);
+      const pair = { a, b: graph.input(lora_b_name(name), "float32", [rows, rank]), scale: 1 };
+      return adapted.replaced.has(name) ? { ...pair, keep: keep(name) } : pair;
+    },
+    vector: (name) =>
+      adapted.vectors.has(name)
+        ? { keep: keep(name), added: graph.input(replacement_name(name), "float32", shapes.get(name)!) }
+        : null,
+  });
 }
 
 /**

@@ -1,106 +1,168 @@
 /** A LoRA adapter added into the weights of its model: a checkpoint that needs no adapter. */
 import { copyFile, mkdir, open, readdir } from "node:fs/promises";
-import { join, resolve } from "node:path";
+import { join } from "node:path";
+import type { InferenceSession } from "onnxruntime-node";
 import { aborted, BimedixError } from "../errors.js";
-import { file_error } from "../files.js";
+import { file_error, read_json, same_folder, write_atomically } from "../files.js";
 import { Graph } from "../graph/graph.js";
 import * as op from "../graph/ops.js";
 import { create_session, float32 } from "../graph/session.js";
-import { read_adapter } from "./adapter.js";
-import { open_checkpoint } from "./checkpoint.js";
-import { read_floats, round_floats, type TensorSource, write_shards } from "./safetensors.js";
+import type { Adapter, LoraPair } from "./adapter.js";
+import { type Checkpoint, open_checkpoint } from "./checkpoint.js";
+import { read_adapter } from "./read_adapter.js";
+import { read_floats, round_floats, type TensorInfo, type TensorSource, write_shards } from "./safetensors.js";
 
 export interface MergeOptions {
+  /** Also write a model of which no tensor changed. Default false. */
+  allow_unchanged?: boolean;
   on_progress?: (progress: { done: number; total: number }) => void;
   signal?: AbortSignal;
 }
 
+export interface MergeResult {
+  /** How many tensors are other than the base's. */
+  changed: number;
+  /**
+   * Those that the adapter names and that are the same in the model's precision: an expert that no token reached while training, or a
+   * change that is lost in rounding.
+   */
+  unchanged: string[];
+}
+
 /**
  * Writes the model in `dir` with the adapter in `adapter_dir` added, into `output`: safetensors with the classic names, in the
- * model's own precision (float16 becomes float32), and the files beside them. Tensors stream through, one at a time.
+ * model's own precision (float16 and float64 become float32), and the files beside them. Tensors stream through, one at a time. Where an adapter
+ * changes one of two tied tables, the model that is written has two.
  *
- * @returns how many tensors were changed
- * @throws BimedixError bad_adapter when a tensor that the adapter names would stay as it is; what was written then is not a model
+ * @throws BimedixError bad_adapter when no tensor changed, unless that is allowed; what was written then is not a model
  */
 export async function merge_adapter(
   dir: string,
   adapter_dir: string,
   output: string,
-  { on_progress, signal }: MergeOptions = {},
-): Promise<number> {
-  if (resolve(output) === resolve(dir))
+  { allow_unchanged = false, on_progress, signal }: MergeOptions = {},
+): Promise<MergeResult> {
+  if (await same_folder(output, dir))
     throw new BimedixError("bad_option", {
       given: "the model's own directory as output",
       expected: "another one, as the model is read while it is written",
       todo: "choose another --output",
     });
   const checkpoint = await open_checkpoint(dir);
-  const { pairs } = await read_adapter(adapter_dir, checkpoint.config);
-  const graph = new Graph("merge");
-  const [a, b] = [graph.input("a", "float32", ["rank", "columns"]), graph.input("b", "float32", ["rows", "rank"])];
-  const weight = graph.input("weight", "float32", ["rows", "columns"]);
-  const scaled = op.mul(op.matmul(b, a), graph.input("scale", "float32", []));
-  graph.output("merged", op.add(weight, scaled));
-  const session = await create_session(graph, { folder: "." });
-  const total = [...checkpoint.tensors.values()].reduce((sum, { byte_length }) => sum + byte_length, 0);
+  const adapter = await read_adapter(adapter_dir, checkpoint.config);
+  const { tensors, unties } = output_tensors(checkpoint, adapter);
+  const total = tensors.reduce((sum, [, { byte_length }]) => sum + byte_length, 0);
+  const result: MergeResult = { changed: 0, unchanged: [] };
+  const names = new Set([...adapter.pairs.keys(), ...adapter.vectors.keys()]);
+  const adder = await Adder.create();
   let done = 0;
-  const read = async (name: string): Promise<Float32Array> => {
+  const read = async (name: string, tensor: TensorInfo): Promise<Float32Array> => {
     if (signal?.aborted) throw aborted();
-    const tensor = checkpoint.tensors.get(name)!;
-    const { shape, file, byte_length } = tensor;
-    const handle = await open(file).catch((error) =>
-      Promise.reject(file_error(error, file, "a shard of the checkpoint")),
-    );
-    let values: Float32Array;
-    try {
-      values = await read_floats(
-        handle,
-        tensor,
-        0,
-        shape.reduce((product, dim) => product * dim, 1),
-      );
-    } finally {
-      await handle.close();
+    const values = await values_of(tensor);
+    done += tensor.byte_length;
+    on_progress?.({ done, total });
+    let written = values;
+    if (names.has(name)) {
+      written = adapter.vectors.get(name) ?? (await adder.add(values, tensor.shape, adapter.pairs.get(name)!));
+      const rounded = round_floats(written, written_dtype(tensor));
+      const same = rounded.every((value, i) => value === values[i]);
+      if (!same) result.changed++;
+      // A whole module that is the base's own is no sign of anything: PEFT adds the tables of embeddings unasked.
+      else if (adapter.pairs.get(name)?.replaces === false) result.unchanged.push(name);
     }
-    const pair = pairs.get(name);
-    if (pair) {
-      const [rows, columns] = shape as [number, number];
-      const { merged } = await session.run({
-        weight: float32(values, [rows, columns]),
-        a: float32(pair.a, [pair.rank, columns]),
-        b: float32(pair.b, [rows, pair.rank]),
-        scale: float32(Float32Array.of(pair.scale), []),
-      });
-      const changed = merged!.data as Float32Array;
-      const rounded = round_floats(changed, tensor.dtype === "BF16" ? "BF16" : "F32");
-      if (rounded.every((value, i) => value === values[i])) {
-        throw new BimedixError("bad_adapter", {
-          given: `an adapter that leaves ${name} as it is`,
-          expected: "a change of every tensor that it names",
-          todo: "check that it was trained",
-        });
-      }
-      values = changed;
-    }
-    on_progress?.({ done: (done += byte_length), total });
-    return values;
+    // Before the last file has its name, so that nothing is there that looks like a model.
+    if (done === total) check(result, names.size, allow_unchanged);
+    return written;
   };
-  const tensors: TensorSource[] = [...checkpoint.tensors].map(([name, { shape, dtype }]) => ({
+  const sources: TensorSource[] = tensors.map(([name, tensor]) => ({
     name,
-    shape,
-    data: () => read(name),
-    dtype: dtype === "BF16" ? "BF16" : "F32",
+    shape: tensor.shape,
+    data: () => read(name, tensor),
+    dtype: written_dtype(tensor),
   }));
   try {
     await mkdir(output, { recursive: true }).catch((error) =>
       Promise.reject(file_error(error, output, "a folder to write to")),
     );
-    await write_shards(output, tensors);
+    await write_shards(output, sources);
     await copy_model_files(dir, output);
+    if (unties) await untie(join(output, "config.json"));
   } finally {
-    await session.release();
+    await adder.release();
   }
-  return pairs.size;
+  return result;
+}
+
+/** A checkpoint's tensors, and the output layer's own where it was the table of embeddings and the adapter makes two of one. */
+function output_tensors(
+  { config, tensors }: Checkpoint,
+  { pairs }: Adapter,
+): { tensors: [string, TensorInfo][]; unties: boolean } {
+  const [table, head] = ["model.embed_tokens.weight", "lm_head.weight"] as const;
+  const unties = config.tie_word_embeddings && (pairs.has(table) || pairs.has(head));
+  return { tensors: [...tensors, ...(unties ? [[head, tensors.get(table)!] as [string, TensorInfo]] : [])], unties };
+}
+
+function check({ changed }: MergeResult, named: number, allow_unchanged: boolean): void {
+  if (changed > 0 || allow_unchanged) return;
+  throw new BimedixError("bad_adapter", {
+    given: `an adapter that leaves all ${named} tensors that it names as they are`,
+    expected: "a change",
+    todo: "check that it was trained, or allow it (--allow-unchanged)",
+  });
+}
+
+const written_dtype = ({ dtype }: TensorInfo): "BF16" | "F32" => (dtype === "BF16" ? "BF16" : "F32");
+
+async function values_of(tensor: TensorInfo): Promise<Float32Array> {
+  const { shape, file } = tensor;
+  const handle = await open(file).catch((error) =>
+    Promise.reject(file_error(error, file, "a shard of the checkpoint")),
+  );
+  try {
+    return await read_floats(
+      handle,
+      tensor,
+      0,
+      shape.reduce((product, dim) => product * dim, 1),
+    );
+  } finally {
+    await handle.close();
+  }
+}
+
+async function untie(file: string): Promise<void> {
+  const json = { ...(await read_json(file, "bad_config")), tie_word_embeddings: false };
+  await write_atomically(file, (handle) => handle.writeFile(`${JSON.stringify(json, null, 2)}\n`));
+}
+
+/** Adds pairs to matrices, in the runtime. */
+class Adder {
+  private constructor(private readonly session: InferenceSession) {}
+
+  static async create(): Promise<Adder> {
+    const graph = new Graph("merge");
+    const [a, b] = [graph.input("a", "float32", ["rank", "columns"]), graph.input("b", "float32", ["rows", "rank"])];
+    const weight = graph.input("weight", "float32", ["rows", "columns"]);
+    const scaled = op.mul(op.matmul(b, a), graph.input("scale", "float32", []));
+    graph.output("merged", op.add(weight, scaled));
+    return new Adder(await create_session(graph, { folder: "." }));
+  }
+
+  async add(values: Float32Array, shape: readonly number[], pair: LoraPair): Promise<Float32Array> {
+    const [rows, columns] = shape as [number, number];
+    const { merged } = await this.session.run({
+      weight: float32(pair.replaces ? new Float32Array(values.length) : values, [rows, columns]),
+      a: float32(pair.a, [pair.rank, columns]),
+      b: float32(pair.b, [rows, pair.rank]),
+      scale: float32(Float32Array.of(pair.scale), []),
+    });
+    return merged!.data as Float32Array;
+  }
+
+  release(): Promise<void> {
+    return this.session.release();
+  }
 }
 
 /** Configuration, tokenizer and template of a model, without its weights and its card. */

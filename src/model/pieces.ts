@@ -28,6 +28,10 @@ export interface Piece {
   double_at?: { codes: number; scales: number; offset: number };
 }
 
+interface Reply {
+  error: ErrorMessage | null;
+}
+
 interface Job {
   resolve: () => void;
   reject: (error: Error) => void;
@@ -35,13 +39,14 @@ interface Job {
 
 /** One thread that takes one piece at a time. */
 export class PieceWorker {
-  private readonly worker = new Worker(new URL(import.meta.url), { workerData: WORKER });
+  private readonly worker = new Worker(new URL(import.meta.url), { workerData: WORKER, execArgv: [] });
   private job: Job | undefined;
 
   constructor() {
-    this.worker.on("message", (error: ErrorMessage | null) => {
-      if (error) this.job?.reject(error_from_message(error));
-      else this.job?.resolve();
+    this.worker.on("message", (reply: Reply) => {
+      if (reply.error) this.job?.reject(error_from_message(reply.error));
+      else if (reply.error === null) this.job?.resolve();
+      // Anything else is Node's own: with --watch a thread reports what it imports.
     });
     this.worker.on("error", (error) => this.job?.reject(error));
   }
@@ -105,8 +110,8 @@ if (!isMainThread && workerData === WORKER) {
   };
   port.on("message", (piece: Piece) => {
     convert_piece(piece).then(
-      () => port.postMessage(null),
-      (error: unknown) => port.postMessage(error_message(error)),
+      () => port.postMessage({ error: null } satisfies Reply),
+      (error: unknown) => port.postMessage({ error: error_message(error) } satisfies Reply),
     );
   });
 }

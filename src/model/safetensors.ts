@@ -9,9 +9,14 @@ import { BimedixError } from "../errors.js";
 import { file_error, write_atomically } from "../files.js";
 
 const bytes_per_element = {
-  F64: 8, I64: 8, U64: 8, F32: 4, I32: 4, U32: 4, F16: 2, BF16: 2, I16: 2, U16: 2, I8: 1, U8: 1, BOOL: 1, F8_E4M3: 1, F8_E5M2: 1,
+  C64: 8, F64: 8, I64: 8, U64: 8, F32: 4, I32: 4, U32: 4, F16: 2, BF16: 2, I16: 2, U16: 2, I8: 1, U8: 1, BOOL: 1,
+  F8_E4M3: 1, F8_E4M3FNUZ: 1, F8_E5M2: 1, F8_E5M2FNUZ: 1, F8_E8M0: 1, F6_E2M3: 0.75, F6_E3M2: 0.75, F4: 0.5,
 } as const; // biome-ignore format: a table
 export type TensorDtype = keyof typeof bytes_per_element;
+
+/** What weights may be in. */
+export const FLOATS = ["F64", "F32", "F16", "BF16"] as const;
+type FloatDtype = (typeof FLOATS)[number];
 
 export interface TensorInfo {
   name: string;
@@ -123,10 +128,10 @@ export async function read_floats(
   count: number,
 ): Promise<Float32Array> {
   const { name, file, dtype } = tensor;
-  if (dtype !== "F32" && dtype !== "F16" && dtype !== "BF16") {
+  if (!is_float(dtype)) {
     throw new BimedixError("bad_checkpoint", {
       given: `${name} in ${file} has dtype ${dtype}`,
-      expected: "F32, F16 or BF16",
+      expected: FLOATS.join(", "),
       todo: "use the unquantised checkpoint",
     });
   }
@@ -159,8 +164,11 @@ export async function read_floats(
   return floats;
 }
 
-/** Little-endian F32, F16 or BF16 bytes as float32. */
-export function to_float32(bytes: Uint8Array, dtype: "F32" | "F16" | "BF16"): Float32Array {
+export const is_float = (dtype: TensorDtype): dtype is FloatDtype => (FLOATS as readonly string[]).includes(dtype);
+
+/** Little-endian bytes as float32. */
+export function to_float32(bytes: Uint8Array, dtype: FloatDtype): Float32Array {
+  if (dtype === "F64") return Float32Array.from(new Float64Array(bytes.buffer, bytes.byteOffset, bytes.byteLength / 8));
   if (dtype === "F32") return new Float32Array(bytes.buffer, bytes.byteOffset, bytes.byteLength / 4);
   const halves = new Uint16Array(bytes.buffer, bytes.byteOffset, bytes.byteLength / 2);
   const bits = new Uint32Array(halves.length);

@@ -32,7 +32,7 @@ export interface StoreOptions {
 export async function open_store(dir: string, { dtype, ...progress }: StoreOptions): Promise<Store> {
   const config = await read_config(dir);
   const shipped = await read_converted(join(dir, "onnx", model_file(dtype)));
-  if (shipped) return { config, ...shipped };
+  if (shipped) return with_head(config, shipped);
   const checkpoint = await open_checkpoint(dir);
   const sources = [...checkpoint.tensors.values()];
   if (dtype === "fp32" && sources.every((tensor) => tensor.dtype === "F32")) {
@@ -40,14 +40,20 @@ export async function open_store(dir: string, { dtype, ...progress }: StoreOptio
     const tensors = sources.map(({ name, shape: dims, file, offset, byte_length }): [string, StoredTensor] => {
       return [name, { dtype: "float32", dims, bytes: { location: basename(file), offset, byte_length } }];
     });
-    return { config, tensors: new Map(tensors), folder };
+    return { config: checkpoint.config, tensors: new Map(tensors), folder };
   }
   const output = join(cache_folder(), await fingerprint(dir, new Set(sources.map(({ file }) => file))));
   const file = join(output, "onnx", model_file(dtype));
   const cached = await read_converted(file);
-  if (cached) return { config, ...cached };
+  if (cached) return with_head(config, cached);
   await convert(checkpoint, { dtype, output, ...progress });
-  return { config, ...(await read_converted(file))! };
+  return with_head(config, (await read_converted(file))!);
+}
+
+/** A conversion holds an output layer of its own where its checkpoint had one, whatever the configuration said. */
+function with_head(config: ModelConfig, converted: Pick<Store, "tensors" | "folder">): Store {
+  const has_head = [...converted.tensors.keys()].some((name) => name.startsWith("lm_head."));
+  return { config: { ...config, tie_word_embeddings: config.tie_word_embeddings && !has_head }, ...converted };
 }
 
 /** `BIMEDIX_CACHE`, or `bimedix` in the user's cache folder. */
@@ -66,7 +72,7 @@ async function fingerprint(dir: string, files: Set<string>): Promise<string> {
 }
 
 /** Changes when the converter writes something else, so that an older cache is not read. */
-const CONVERTER = "4";
+const CONVERTER = "5";
 
 /** The tensors of a model that was converted here, or null when there is none. @throws BimedixError bad_checkpoint when it is damaged */
 export async function read_converted(graph_file: string): Promise<Pick<Store, "tensors" | "folder"> | null> {

@@ -51,14 +51,22 @@ function of_another_server({ url, status, body, retry_after }: HttpError, report
     return new ApiError(502, "server_refused", `The model's server answered ${status}.`);
   }
   const { message, code, type, param } = error_in(body);
-  const first = (...values: unknown[]) => values.find((value) => typeof value === "string" && value !== "") as string;
   return new ApiError(
     own,
     first(code, type, "server_refused"),
-    first(message, `The model's server answered ${status}.`).replace(/\s+/g, " ").slice(0, 600),
+    one_line(first(message, `The model's server answered ${status}.`)),
     typeof param === "string" ? param : null,
     retry_after === null ? {} : { "retry-after": retry_after },
   );
+}
+
+const first = (...values: unknown[]) => values.find((value) => typeof value === "string" && value !== "") as string;
+const one_line = (text: string) => text.replace(/\s+/g, " ").slice(0, 600);
+
+/** What another server says within a stream, or in place of an answer with status 200. */
+export function of_the_stream(error: unknown): ApiError {
+  const { message, code, type } = (typeof error === "string" ? { message: error } : error) as Record<string, unknown>;
+  return new ApiError(502, first(code, type, "server_refused"), one_line(first(message, "The model's server failed.")));
 }
 
 /** OpenAI's `{"error": {…}}`; the same without a frame, as older vLLM has it; or a text in the frame, as Ollama's. */

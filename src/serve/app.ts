@@ -3,6 +3,7 @@ import { randomUUID } from "node:crypto";
 import type { HttpBindings } from "@hono/node-server";
 import { type Context, Hono } from "hono";
 import { RemoteAssistant } from "../assistant/remote.js";
+import { plain_messages } from "../text/chat.js";
 import { ApiError, to_api_error } from "./api_error.js";
 import { type Answer, chat_answer, completion_answer, forwarded_answer } from "./completions.js";
 import type { Log } from "./log.js";
@@ -12,6 +13,7 @@ import type { PageFile } from "./page.js";
 import { chat_schema, completion_schema, mcqa_schema, parse, routing_schema, tokenize_schema } from "./requests.js";
 import { type Keys, read_json_body, security_headers } from "./security.js";
 import { type Place, reason_of, type Service } from "./service.js";
+import { event_stream, HEARTBEAT, within } from "./stream.js";
 
 export interface AppOptions {
   service: Service;
@@ -30,6 +32,9 @@ export interface AppOptions {
   page: ReadonlyMap<string, PageFile>;
 }
 
+/** What became of a request to the model. */
+type Ended = (outcome: "completed" | "aborted" | "failed" | "refused") => void;
+
 type Env = { Bindings: HttpBindings; Variables: { id: string; fields: Record<string, unknown> } };
 
 export function create_app(options: AppOptions): Hono<Env> {
@@ -42,7 +47,8 @@ export function create_app(options: AppOptions): Hono<Env> {
     c.set("id", id);
     c.set("fields", {});
     c.env.outgoing.once("close", () => {
-      const { statusCode: status } = c.env.outgoing;
+      // As nginx says it: the client closed the request.
+      const status = c.env.outgoing.writableFinished ? c.env.outgoing.statusCode : 499;
       const route = known(c.req.path);
       metrics.count("requests_total", { route, status });
       if (route === "/health" || route === "/metrics") return;
@@ -69,16 +75,27 @@ export function create_app(options: AppOptions): Hono<Env> {
     await next();
   });
 
-  const error_response = (c: Context<Env>, error: unknown): Response => {
-    const report = (one: unknown) => {
+  const api_error = (c: Context<Env>, error: unknown): ApiError =>
+    to_api_error(error, (one) => {
       const { message, stack } = one as Error;
       log.write("error", "failed", { id: c.get("id"), error: message, stack });
-    };
-    const { status, body, headers } = to_api_error(error, report);
+    });
+  const error_response = (c: Context<Env>, error: unknown): Response => {
+    const { status, body, headers } = api_error(c, error);
     return c.json(body, status, headers);
   };
   app.onError((error, c) => error_response(c, error));
-  app.notFound((c) => error_response(c, new ApiError(404, "not_found", "There is no such path here.")));
+  app.notFound((c) => {
+    const allow = app.routes.filter(({ path, method }) => path === c.req.path && method !== "ALL");
+    if (allow.length === 0) return error_response(c, new ApiError(404, "not_found", "There is no such path here."));
+    const methods = allow.map(({ method }) => method).join(", ");
+    return error_response(
+      c,
+      new ApiError(405, "method_not_allowed", `${c.req.method} is not for this path; ${methods} is.`, null, {
+        allow: methods,
+      }),
+    );
+  });
 
   const body = (c: Context<Env>) => read_json_body(c.req.raw, options.body_limit);
   const description = openapi(options.version);
@@ -110,59 +127,69 @@ export function create_app(options: AppOptions): Hono<Env> {
     return c.json({ id, object: "model", created: 0, owned_by: "bimedix" });
   });
 
-  /** A request that the model answers: it has a place, which ends with it or with its client. */
-  async function placed<T>(c: Context<Env>, work: (place: Place) => Promise<T>): Promise<T> {
-    const place = service.enter(() => c.env.outgoing.destroy());
-    c.env.outgoing.once("close", place.leave);
-    // A client that left before this is not heard of again.
-    if (c.env.incoming.socket.destroyed) place.leave();
-    return work(place).catch((error: unknown) => {
-      throw reason_of(place.signal, error);
-    });
+  /**
+   * A request that the model answers: it has a place, which ends with it or with its client. What becomes of it is counted once, by
+   * `ended` where the work goes on after its answer has begun.
+   */
+  async function placed<T>(c: Context<Env>, work: (place: Place, ended: Ended) => Promise<T>): Promise<T> {
+    const began = performance.now();
+    let open = true;
+    const ended: Ended = (outcome) => {
+      if (!open) return;
+      open = false;
+      metrics.count("answers_total", { outcome });
+      metrics.observe("answer_seconds", (performance.now() - began) / 1000);
+    };
+    try {
+      const place = service.enter(() => c.env.outgoing.destroy());
+      c.env.outgoing.once("close", place.leave);
+      // A client that left before this is not heard of again.
+      if (c.env.incoming.socket.destroyed) place.leave();
+      try {
+        return await work(place, ended);
+      } catch (error) {
+        const reason = reason_of(place.signal, error);
+        if (place.signal.aborted && reason === error) ended("aborted");
+        throw reason;
+      }
+    } catch (error) {
+      ended(to_api_error(error, () => {}).status < 500 ? "refused" : "failed");
+      throw error;
+    }
   }
 
-  async function answer(c: Context<Env>, stream: boolean, make: (place: Place) => Answer | Promise<Answer>) {
+  async function answer(c: Context<Env>, stream: boolean, make: (signal: AbortSignal) => Answer) {
     const began = performance.now();
-    return placed(c, async (place) => {
-      const made = await make(place);
+    return placed(c, async ({ signal }, ended) => {
+      const made = make(signal);
       const count = () => {
         metrics.count("prompt_tokens_total", {}, made.usage.prompt_tokens);
         metrics.count("generated_tokens_total", {}, made.usage.completion_tokens);
+        if (made.first !== null) metrics.observe("time_to_first_token_seconds", (made.first - began) / 1000);
         Object.assign(c.get("fields"), made.usage);
       };
       if (!stream) {
-        const whole = await made.whole();
-        count();
+        const whole = await made.whole().finally(count);
         if (options.log_prompts) Object.assign(c.get("fields"), { answer: whole });
+        ended("completed");
         return c.json(whole as object);
       }
-      // What is wrong from the start is an answer of its own, not an event.
-      const first = await made.events.next();
-      metrics.time_to_first_token((performance.now() - began) / 1000);
-      const encoder = new TextEncoder();
-      let next: Promise<IteratorResult<unknown>> | null = Promise.resolve(first);
-      const events = new ReadableStream<Uint8Array>({
-        async pull(controller) {
-          const send = (data: unknown) => controller.enqueue(encoder.encode(`data: ${data}\n\n`));
-          try {
-            const { done, value } = await (next ?? made.events.next());
-            next = null;
-            if (!done) return send(JSON.stringify(value));
-            send("[DONE]");
-          } catch (error) {
-            const response = error_response(c, reason_of(place.signal, error));
-            send(await response.text());
-          }
+      // Another server may refuse: for a while its answer is waited for, whose status is then this one's.
+      const first = made.checked ? null : made.events.next();
+      if (first) await within(first, HEARTBEAT);
+      const events = event_stream(made.events, first, {
+        failed: (error) => JSON.stringify(api_error(c, reason_of(signal, error)).body),
+        done: (outcome) => {
           count();
-          controller.close();
-        },
-        async cancel() {
-          place.leave();
-          await made.events.return(undefined);
-          count();
+          ended(outcome === "failed" && signal.aborted && !(signal.reason instanceof ApiError) ? "aborted" : outcome);
         },
       });
-      return c.body(events, 200, { "content-type": "text/event-stream; charset=utf-8", "cache-control": "no-store" });
+      return c.body(events, 200, {
+        "content-type": "text/event-stream; charset=utf-8",
+        "cache-control": "no-store",
+        // nginx would collect a stream before it passes it on.
+        "x-accel-buffering": "no",
+      });
     });
   }
 
@@ -171,7 +198,7 @@ export function create_app(options: AppOptions): Hono<Env> {
     if (options.log_prompts) Object.assign(c.get("fields"), { messages: request.messages });
     const served = service.find(request.model);
     const { assistant } = served;
-    return answer(c, request.stream ?? false, ({ signal }) =>
+    return answer(c, request.stream ?? false, (signal) =>
       assistant instanceof RemoteAssistant
         ? forwarded_answer("/chat/completions", request, assistant, signal)
         : chat_answer(request, { ...served, assistant }, signal),
@@ -182,7 +209,7 @@ export function create_app(options: AppOptions): Hono<Env> {
     if (options.log_prompts) Object.assign(c.get("fields"), { prompt: request.prompt });
     const served = service.find(request.model);
     const { assistant } = served;
-    return answer(c, request.stream ?? false, ({ signal }) =>
+    return answer(c, request.stream ?? false, (signal) =>
       assistant instanceof RemoteAssistant
         ? forwarded_answer("/completions", request, assistant, signal)
         : completion_answer(request, { ...served, assistant }, signal),
@@ -191,22 +218,28 @@ export function create_app(options: AppOptions): Hono<Env> {
   app.post("/v1/mcqa", async (c) => {
     const { model, language, ...asked } = parse(mcqa_schema, await body(c));
     const { assistant, adapter, name } = service.find(model);
-    return placed(c, async ({ signal }) => {
+    return placed(c, async ({ signal }, ended) => {
       const given = { ...asked, ...(language === undefined ? {} : { language }), adapter, signal };
       // Another server of this project names its own model.
-      return c.json({ ...(await assistant.mcqa(given)), model: name });
+      const result = await assistant.mcqa(given);
+      ended("completed");
+      return c.json({ ...result, model: name });
     });
   });
   app.post("/v1/routing", async (c) => {
     const { model, prompt } = parse(routing_schema, await body(c));
     const { assistant, adapter } = service.find_local(model);
-    return placed(c, async ({ signal }) => c.json(await assistant.routing(prompt, { adapter, signal })));
+    return placed(c, async ({ signal }, ended) => {
+      const result = await assistant.routing(prompt, { adapter, signal });
+      ended("completed");
+      return c.json(result);
+    });
   });
   app.post("/tokenize", async (c) => {
     const { model, prompt, messages, add_special_tokens } = parse(tokenize_schema, await body(c));
     const { tokenizer, model: loaded } = service.find_local(model).assistant;
     const tokens = messages
-      ? tokenizer.apply_chat_template(messages)
+      ? tokenizer.apply_chat_template(plain_messages(messages))
       : tokenizer.encode(prompt!, add_special_tokens === undefined ? {} : { add_special_tokens });
     return c.json({ tokens, count: tokens.length, max_model_len: loaded.config.max_position_embeddings });
   });

@@ -1,3 +1,4 @@
 /** The service, as a program of one's own starts it: `import { start_server } from "bimedix/serve"`. */
+/// <reference types="node" preserve="true" />
 export { Log } from "./log.js";
 export { RunningServer, type ServerOptions, start_server } from "./server.js";

@@ -3,6 +3,9 @@
  * OpenAI's API (https://platform.openai.com/docs/api-reference). The OpenAPI page is made from these schemas.
  */
 import { z } from "zod";
+import { sequence_options } from "../engine/generation_options.js";
+import type { OptionRecord } from "../engine/options.js";
+import { nearest } from "../nearest.js";
 import { ApiError } from "./api_error.js";
 
 const maybe = <T extends z.ZodType>(schema: T) =>
@@ -11,58 +14,104 @@ const maybe = <T extends z.ZodType>(schema: T) =>
     .transform((value) => value ?? undefined)
     .optional();
 
-/** Fields of OpenAI's that change nothing at this one value, which clients send. */
-const only = <T extends z.ZodType>(schema: T, what: string) =>
-  maybe(schema).describe(`accepted with ${what} only, as it is not supported otherwise`);
-const neutral = {
-  frequency_penalty: only(z.literal(0), "0"),
-  presence_penalty: only(z.literal(0), "0"),
-  logit_bias: only(z.strictObject({}), "{}"),
+/** A number as the library's own table has it, within what OpenAI's API allows. */
+function option(name: keyof typeof sequence_options.options, limits: Pick<OptionRecord, "least" | "most"> = {}) {
+  const { type, least, above, most, meaning } = { ...sequence_options.options[name]!, ...limits };
+  let schema: z.ZodNumber = type === "integer" ? z.int() : z.number();
+  if (least !== undefined) schema = schema.min(least);
+  else if (above !== undefined) schema = schema.gt(above);
+  if (most !== undefined) schema = schema.max(most);
+  return { schema, meaning };
+}
+const sampled = (name: string, limits: Pick<OptionRecord, "least" | "most"> = {}, more = "") => {
+  const { schema, meaning } = option(name, limits);
+  return maybe(schema).describe(meaning + more);
 };
+const OWN = "; not in OpenAI's API";
+
+/** Fields of OpenAI's that clients send, and that change nothing here; they are passed to no other server either. */
+const without_effect = <T extends z.ZodType>(schema: T, what = "any value") =>
+  maybe(schema)
+    .transform(() => undefined)
+    .describe(`accepted and without effect${what === "any value" ? "" : `, with ${what} only: no other is supported`}`)
+    .optional();
+const empty = without_effect(z.array(z.unknown()).max(0, "expected [], as it is not supported"), "[]");
+const nothing = without_effect(z.null(), "null");
+const label = without_effect(z.string().max(1000));
 
 /** Longer ones would be looked for at every token. */
 const stop_text = z.string().min(1).max(1000);
 
 const sampling = {
   model: z.string().min(1).max(300).describe("a name that GET /v1/models lists"),
-  temperature: maybe(z.number().min(0).max(2)).describe(
+  temperature: maybe(option("temperature", { most: 2 }).schema).describe(
     "0 takes the likeliest token; default: the model's, which samples where top_p, top_k, min_p, seed or n asks for it",
   ),
-  top_p: maybe(z.number().gt(0).max(1)),
-  top_k: maybe(z.int().min(0).max(1e6)).describe("0 keeps all; not in OpenAI's API"),
-  min_p: maybe(z.number().min(0).max(1)).describe("not in OpenAI's API"),
-  repetition_penalty: maybe(z.number().gt(0).max(100)).describe("not in OpenAI's API"),
-  ignore_eos: maybe(z.boolean()).describe("an answer ends at max_tokens alone; not in OpenAI's API"),
-  seed: maybe(z.int()).describe("makes sampling repeatable"),
+  top_p: sampled("top_p"),
+  // vLLM says -1 where others say 0.
+  top_k: maybe(option("top_k", { least: -1, most: 1e6 }).schema.transform((k) => Math.max(0, k))).describe(
+    `keep the k likeliest tokens; 0 or -1 keeps all${OWN}`,
+  ),
+  min_p: sampled("min_p", {}, OWN),
+  repetition_penalty: sampled("repetition_penalty", { most: 100 }, OWN),
+  frequency_penalty: sampled("frequency_penalty", { least: -2, most: 2 }),
+  presence_penalty: sampled("presence_penalty", { least: -2, most: 2 }),
+  logit_bias: maybe(z.record(z.string().regex(/^\d+$/, "expected token ids"), z.number().min(-100).max(100))).describe(
+    "added to the logits of tokens, by their ids",
+  ),
+  min_tokens: maybe(option("min_new_tokens", { most: 1e6 }).schema).describe(`no end before so many tokens${OWN}`),
+  ignore_eos: maybe(z.boolean()).describe(`an answer ends at max_tokens alone${OWN}`),
+  seed: sampled("seed"),
   n: maybe(z.int().min(1).max(16)).describe("answers to each prompt; default 1"),
   stop: maybe(z.union([stop_text, z.array(stop_text).max(16)])).describe("texts that end an answer"),
   max_tokens: maybe(z.int().min(0).max(1e6)).describe("of an answer; the context may end it earlier"),
   stream: maybe(z.boolean()).describe("server-sent events"),
-  stream_options: maybe(z.strictObject({ include_usage: maybe(z.boolean()) })).describe("with stream"),
-  user: maybe(z.string().max(1000)).describe("accepted and not used"),
-  ...neutral,
+  stream_options: maybe(
+    z.strictObject({ include_usage: maybe(z.boolean()), include_obfuscation: without_effect(z.boolean()) }),
+  ).describe("with stream"),
+  user: label,
+};
+
+/** What OpenAI's chats may hold beside that. */
+const of_openai = {
+  audio: nothing,
+  function_call: without_effect(z.enum(["none", "auto"]), '"none" or "auto"'),
+  functions: empty,
+  metadata: without_effect(z.record(z.string(), z.unknown())),
+  modalities: without_effect(z.array(z.literal("text")).min(1).max(1), '["text"]'),
+  parallel_tool_calls: without_effect(z.boolean()),
+  prediction: nothing,
+  prompt_cache_key: label,
+  prompt_cache_retention: label,
+  reasoning_effort: without_effect(z.literal("none"), '"none"'),
+  response_format: without_effect(z.strictObject({ type: z.literal("text") }), '{"type": "text"}'),
+  safety_identifier: label,
+  service_tier: label,
+  store: without_effect(z.boolean()),
+  tool_choice: without_effect(z.enum(["none", "auto"]), '"none" or "auto"'),
+  tools: empty,
+  verbosity: without_effect(z.literal("medium"), '"medium"'),
+  web_search_options: nothing,
 };
 
 const text = z.string().max(4e6);
 const role = z.enum(["system", "developer", "user", "assistant"]);
 const part = z.strictObject({ type: z.literal("text"), text });
-/** What clients send back of an answer's message, where it holds nothing. */
-const nothing = z.null().optional().describe("accepted with null only, as it is not supported otherwise");
-const no_list = only(z.array(z.never()).max(0), "null or []");
 export const messages_schema = z
   .array(
     z
       .strictObject({
         role,
         content: z.union([text, z.array(part).min(1).max(100)]),
-        name: maybe(z.string().max(100)).describe("accepted and not used"),
+        name: without_effect(z.string().max(100)),
+        // What clients send back of an answer's message, where it holds nothing.
         refusal: nothing,
         audio: nothing,
         function_call: nothing,
-        tool_calls: no_list,
-        annotations: no_list,
+        tool_calls: empty,
+        annotations: empty,
       })
-      .transform(({ role, content, name }) => ({ role, content, name })),
+      .transform(({ role, content }) => ({ role, content })),
   )
   .min(1)
   .max(1000);
@@ -71,13 +120,12 @@ export const chat_schema = z
   .strictObject({
     ...sampling,
     messages: messages_schema,
-    max_completion_tokens: maybe(z.int().min(1).max(1e6)).describe("the newer name of max_tokens"),
+    max_completion_tokens: maybe(z.int().min(1).max(1e6)).describe(
+      "the newer name of max_tokens; default: the model's generation_config.json, else all that the context has room for",
+    ),
     logprobs: maybe(z.boolean()),
     top_logprobs: maybe(z.int().min(0).max(20)).describe("with logprobs"),
-    response_format: only(z.strictObject({ type: z.literal("text") }), '{"type": "text"}'),
-    tools: only(z.array(z.never()).max(0), "[]"),
-    tool_choice: only(z.literal("none"), '"none"'),
-    store: only(z.literal(false), "false"),
+    ...of_openai,
   })
   .check(({ value, issues }) => {
     const wrong = (path: string, message: string) =>
@@ -86,8 +134,15 @@ export const chat_schema = z
     if (value.top_logprobs !== undefined && !value.logprobs) wrong("top_logprobs", "expected only with logprobs: true");
     if (value.messages.at(-1)?.role !== "user") wrong("messages", "expected the last to be the user's");
     if (value.max_tokens === 0) wrong("max_tokens", "expected 1 or more");
+    // In OpenAI's words, and with its code.
     if (value.max_tokens !== undefined && value.max_completion_tokens !== undefined)
-      wrong("max_tokens", "expected either max_tokens or max_completion_tokens");
+      issues.push({
+        code: "custom",
+        path: ["max_tokens"],
+        message: "Setting 'max_tokens' and 'max_completion_tokens' at the same time is not supported",
+        params: { code: "invalid_parameter_combination" },
+        input: value,
+      });
   });
 
 const token_ids = z
@@ -106,8 +161,8 @@ export const completion_schema = z
       .describe("a text, token ids, or a batch of either"),
     echo: maybe(z.boolean()).describe("begin the answer with the prompt; with logprobs, with the prompt's too"),
     logprobs: maybe(z.int().min(0).max(20)).describe("so many of the likeliest tokens at each place"),
-    best_of: only(z.literal(1), "1"),
-    suffix: only(z.literal(""), "an empty text"),
+    best_of: without_effect(z.literal(1), "1"),
+    suffix: without_effect(z.literal(""), "an empty text"),
   })
   .check(({ value, issues }) => {
     const wrong = (path: string, message: string) =>
@@ -153,10 +208,13 @@ export function parse<T extends z.ZodType>(schema: T, body: unknown): z.output<T
   const path = issue.path.map(String).join(".");
   if (issue.code === "unrecognized_keys") {
     const name = [...issue.path, issue.keys[0]!].map(String).join(".").slice(0, 100);
-    throw new ApiError(400, "unknown_field", `The field ${name} is not supported; leave it out.`, name);
+    const near = schema instanceof z.ZodObject ? nearest(name, Object.keys(schema.shape)) : undefined;
+    const todo = near === undefined ? "leave it out" : `did you mean ${near}?`;
+    throw new ApiError(400, "unknown_field", `The field ${name} is not supported; ${todo}.`.replace("?.", "?"), name);
   }
   const name = path || "body";
-  throw new ApiError(400, "invalid_value", `${name}: ${issue.message.replace(/^Invalid input: /, "")}.`, path || null);
+  const { code = "invalid_value" } = (issue.code === "custom" ? issue.params : undefined) ?? {};
+  throw new ApiError(400, code as string, `${name}: ${issue.message.replace(/^Invalid input: /, "")}.`, path || null);
 }
 
 /** Of a union that matched nowhere, what is wrong with the branch that came furthest. */

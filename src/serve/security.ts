@@ -37,8 +37,8 @@ export class Keys {
 
 /** A program sends the key as a bearer token; a browser asks for a password and sends it with whatever the page asks. */
 function key_of(header: string): string {
-  const [, scheme, value = ""] = /^(Bearer|Basic) (\S+)$/.exec(header) ?? [];
-  if (scheme !== "Basic") return value;
+  const [, scheme, value = ""] = /^(Bearer|Basic) +(\S+)$/i.exec(header) ?? [];
+  if (scheme?.toLowerCase() !== "basic") return value;
   const text = Buffer.from(value, "base64").toString();
   return text.includes(":") ? text.slice(text.indexOf(":") + 1) : "";
 }
@@ -56,7 +56,11 @@ export const security_headers = {
 export async function read_json_body(request: Request, limit: number): Promise<unknown> {
   const type = request.headers.get("content-type") ?? "";
   if (!/^application\/json\s*(;|$)/i.test(type))
-    throw new ApiError(415, "unsupported_media_type", "The body is not application/json.");
+    throw new ApiError(
+      415,
+      "unsupported_media_type",
+      `The body's Content-Type is ${JSON.stringify(type.slice(0, 100))}; send it as application/json.`,
+    );
   const encoding = request.headers.get("content-encoding") ?? "identity";
   if (encoding.toLowerCase() !== "identity")
     throw new ApiError(415, "unsupported_encoding", "A compressed body is not taken; send it as it is.");

@@ -6,8 +6,8 @@ import type { PretrainedOptions } from "../engine/auto.js";
 import type { EngineState } from "../engine/engine.js";
 import { BimedixError } from "../errors.js";
 import { ApiError } from "./api_error.js";
-import type { Served } from "./completions.js";
 import type { Log } from "./log.js";
+import type { Served } from "./pieces.js";
 
 export interface ServiceOptions {
   /** Directory, hub id, or the URL of another server's `/v1`, to which requests are forwarded. */
@@ -74,7 +74,7 @@ export class Service {
     const { signal } = this.stopping;
     const assistant = /^https?:\/\//.test(model)
       ? await RemoteAssistant.connect(model, { signal })
-      : await Assistant.from_pretrained(model, { isolation: "process", ...pretrained, signal });
+      : await warmed(await Assistant.from_pretrained(model, { isolation: "process", ...pretrained, signal }), signal);
     this.assistant = assistant;
     log.write("info", "ready", { model: this.options.name, seconds: (performance.now() - began) / 1000 });
     if (assistant instanceof RemoteAssistant) return;
@@ -164,6 +164,18 @@ export class Service {
     await this.loading;
     await this.assistant?.dispose().catch(() => {});
     this.assistant = null;
+  }
+}
+
+/** A model that has written a token: what only a run of it shows is seen before anybody is told that it is ready. */
+async function warmed(assistant: Assistant, signal: AbortSignal): Promise<Assistant> {
+  const { engine, config } = assistant.model;
+  try {
+    for await (const _ of engine.generate([[config.bos_token_id ?? 0]], { max_new_tokens: 1, signal }));
+    return assistant;
+  } catch (error) {
+    await assistant.dispose().catch(() => {});
+    throw error;
   }
 }
 

@@ -18,7 +18,7 @@ export interface AddedToken {
 }
 
 /** A token, or text between tokens, with its place. */
-export type Cut = { id: number } | { text: string; from: number };
+export type Cut = { id: number; from: number; to: number } | { text: string; from: number };
 
 export class AddedTokens {
   private readonly trie: Trie<AddedToken>;
@@ -31,9 +31,9 @@ export class AddedTokens {
   /**
    * The longest token at the leftmost place, then on behind it; as the `tokenizers` library has it, one that may not stand
    * where it was found still hides others that it overlaps.
-   * @param allowed whether this token may be found at all
+   * @param allowed whether this token may be found at this place
    */
-  cut(text: string, allowed: (token: AddedToken) => boolean): Cut[] {
+  cut(text: string, allowed: (token: AddedToken, from: number, to: number) => boolean): Cut[] {
     const cuts: Cut[] = [];
     let end = 0;
     const add_text = (to: number) => {
@@ -45,11 +45,12 @@ export class AddedTokens {
       let [from, to] = [at, at + found.length];
       at = to - 1;
       const { id, single_word, lstrip, rstrip } = found.value;
-      if (!allowed(found.value) || (single_word && (is_word_at(text, from, -1) || is_word_at(text, to, 1)))) continue;
+      if (!allowed(found.value, from, to) || (single_word && (is_word_at(text, from, -1) || is_word_at(text, to, 1))))
+        continue;
       if (lstrip) while (from > end && is_space(text[from - 1]!)) from--;
       if (rstrip) while (to < text.length && is_space(text[to]!)) to++;
       add_text(from);
-      cuts.push({ id });
+      cuts.push({ id, from, to });
       end = to;
     }
     add_text(text.length);

@@ -13,3 +13,8 @@ export const option_letters: Record<Language, readonly string[]> = {
   en: [..."ABCDEFGHIJ"],
   ar: ["أ", "ب", "ج", "د", "هـ", "و", "ز", "ح", "ط", "ي"],
 };
+
+/** The same text with the digits and the decimal mark of Arabic and Persian as Western ones. */
+export function western_digits(text: string): string {
+  return text.replace(/[٠-٩۰-۹]/g, (digit) => String(digit.charCodeAt(0) & 0xf)).replaceAll("٫", ".");
+}

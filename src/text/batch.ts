@@ -128,6 +128,22 @@ export function encode_batch(
   return padded(rows, { pad, max_length, around }, tokenizer.pad_token_id, files, options);
 }
 
+/** Rows that are whole already, cut and padded as the options say; null for `fill` is a tokenizer without a pad token. */
+export function fit_rows(
+  files: TokenizerFiles,
+  rows: readonly (readonly number[])[],
+  fill: number | null,
+  options: TokenizerCallOptions,
+): Encoded {
+  const { pad, truncate, max_length } = plan(files, options);
+  const { truncation_side = files.truncation_side } = options;
+  const cut = (row: readonly number[]): number[] => {
+    const kept = truncate ? Math.min(max_length!, row.length) : row.length;
+    return truncation_side === "left" ? row.slice(row.length - kept) : row.slice(0, kept);
+  };
+  return padded(rows.map(cut), { pad, max_length, around: NOTHING_ADDED }, fill, files, options);
+}
+
 function padded(
   rows: number[][],
   { pad, max_length, around }: { pad: Plan["pad"]; max_length: number | null; around: readonly (number | null)[] },

@@ -21,6 +21,8 @@ interface Decoder {
   alone(token: string): string | Uint8Array;
   /** Whether what it emits is one token in parts. */
   fuses?: true;
+  /** Whether it changes the ends of a token alone. */
+  edges?: true;
   /** The same for a token that comes in parts; without it the parts are joined first. */
   in_parts?(): Step;
 }
@@ -193,7 +195,7 @@ const DECODERS: Table<Decoder[]> = {
       strip(...given).push(token, (text) => (out = text));
       return out;
     };
-    return [{ ...by_token(whole), in_parts: () => strip(...given) }];
+    return [{ ...by_token(whole), edges: true, in_parts: () => strip(...given) }];
   },
   WordPiece: (part) => {
     const [prefix, clean] = [part.text("prefix"), part.flag("cleanup")];
@@ -274,7 +276,11 @@ export class Decoding {
 /** The bytes of a token inside of a text. */
 export function bytes_alone(decoders: readonly Decoder[], token: string): Uint8Array {
   let text = token;
-  for (const { alone } of decoders) {
+  let whole = false;
+  for (const { alone, fuses, edges } of decoders) {
+    // What changes the ends of the whole text leaves a token inside of it as it is.
+    if (whole && edges) continue;
+    whole ||= fuses === true;
     const changed = alone(text);
     if (typeof changed !== "string") return changed;
     text = changed;

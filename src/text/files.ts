@@ -23,6 +23,7 @@ import {
   special_pieces,
 } from "./sentencepiece.js";
 import { type SpecialTokens, special_tokens } from "./special_tokens.js";
+import { type ChatTemplates, read_templates } from "./template_files.js";
 
 export interface TokenizerFiles {
   /** The text of each id; undefined for an id that stands for nothing. */
@@ -42,7 +43,7 @@ export interface TokenizerFiles {
   model_max_length: number | null;
   padding_side: "left" | "right";
   truncation_side: "left" | "right";
-  chat_template: string | null;
+  chat_template: ChatTemplates;
 }
 
 /** What one of the three kinds of files says. */
@@ -100,7 +101,7 @@ export async function read_tokenizer(dir: string): Promise<TokenizerFiles> {
     model_max_length: typeof length === "number" && length < 1e9 ? length : null,
     padding_side: side(config, base, "padding_side", kind.padding_side, dir),
     truncation_side: side(config, base, "truncation_side", "right", dir),
-    chat_template: await read_template(dir, config.chat_template),
+    chat_template: await read_templates(dir, config.chat_template),
   };
 }
 
@@ -240,17 +241,4 @@ function side(config: Json, base: Base, field: string, fallback: "left" | "right
   return value === "left" || value === "right"
     ? value
     : bad(`${dir}/tokenizer_config.json`, `${field} ${JSON.stringify(value)}`, "left or right");
-}
-
-// A separate file wins; a list of named templates has one for chats under "default".
-async function read_template(dir: string, configured: unknown): Promise<string | null> {
-  const separate = await read_text(join(dir, "chat_template.jinja"), "a template").catch((error: unknown) => {
-    if (error instanceof BimedixError && error.code === "file_not_found") return null;
-    throw error;
-  });
-  if (separate !== null) return separate;
-  if (typeof configured === "string") return configured;
-  if (!Array.isArray(configured)) return null;
-  const named = (configured as Json[]).find(({ name }) => name === "default")?.template;
-  return typeof named === "string" ? named : null;
 }

@@ -3,11 +3,15 @@
  * Sources: the cards and repositories named beside each.
  */
 const alternate = "Conversation roles must alternate user/assistant/user/assistant/...";
-/** Splits off a first system message as `system` and checks that the rest alternates. */
+/** A content that may be a list of text parts, as one text. */
+const set_text = (name: string, content: string) =>
+  `{% set ${name} = ${content} if ${content} is string else ${content} | map(attribute='text') | join('\\n') %}`;
+/** Splits off a first system message as `system` and checks that the rest alternates; `content` is a message's. */
 const turns = (body: string) =>
-  "{% if messages[0]['role'] == 'system' %}{% set system = messages[0]['content'] %}{% set turns = messages[1:] %}" +
+  `{% if messages[0]['role'] == 'system' %}${set_text("system", "messages[0]['content']")}{% set turns = messages[1:] %}` +
   "{% else %}{% set system = '' %}{% set turns = messages %}{% endif %}{% for message in turns %}" +
   `{% if (message['role'] == 'user') != (loop.index0 % 2 == 0) %}{{ raise_exception('${alternate}') }}{% endif %}` +
+  set_text("content", "message['content']") +
   `${body}{% endfor %}`;
 
 export interface PromptTemplate {
@@ -25,8 +29,8 @@ export const prompt_templates: readonly PromptTemplate[] = [
     matches: /med42/i,
     chat_template: turns(
       "{% if loop.first %}{{ '\\n<|system|>: ' + (system or 'You are a helpful medical assistant created by M42 Health in the UAE.') }}{% endif %}" +
-        "{% if message['role'] == 'user' %}{{ '\\n<|prompter|>:' + message['content'] + '\\n<|assistant|>:' + ('\\n' if loop.last else '') }}" +
-        "{% else %}{{ message['content'] }}{% endif %}",
+        "{% if message['role'] == 'user' %}{{ '\\n<|prompter|>:' + content + '\\n<|assistant|>:' + ('\\n' if loop.last else '') }}" +
+        "{% else %}{{ content }}{% endif %}",
     ),
   },
   {
@@ -37,8 +41,8 @@ export const prompt_templates: readonly PromptTemplate[] = [
       "{% if loop.first %}{{ 'Below is an instruction that describes a task, paired with an input that provides further context.' + " +
         "'Write a response that appropriately completes the request.\\n\\n### Instruction:\\n' + " +
         "(system or \"You're a doctor, kindly address the medical queries according to the patient's account.\") }}{% endif %}" +
-        "{% if message['role'] == 'user' %}{{ '\\n\\n### Input:\\n' + message['content'] + '\\n\\n### Response:' }}" +
-        "{% else %}{{ message['content'] }}{% endif %}",
+        "{% if message['role'] == 'user' %}{{ '\\n\\n### Input:\\n' + content + '\\n\\n### Response:' }}" +
+        "{% else %}{{ content }}{% endif %}",
     ),
   },
   {
@@ -49,8 +53,8 @@ export const prompt_templates: readonly PromptTemplate[] = [
     chat_template:
       "{{ bos_token }}" +
       turns(
-        "{% if message['role'] == 'user' %}{{ '[INST] ' + (system + '\\n\\n' if loop.first and system else '') + message['content'] + ' [/INST]' }}" +
-          "{% else %}{{ message['content'] + eos_token }}{% endif %}",
+        "{% if message['role'] == 'user' %}{{ '[INST] ' + (system + '\\n\\n' if loop.first and system else '') + content + ' [/INST]' }}" +
+          "{% else %}{{ content + eos_token }}{% endif %}",
       ),
   },
   {
@@ -58,8 +62,8 @@ export const prompt_templates: readonly PromptTemplate[] = [
     name: "llama-2",
     matches: /llama|meditron|camel/i,
     chat_template: turns(
-      "{% if message['role'] == 'user' %}{{ bos_token + '[INST] ' + ('<<SYS>>\\n' + system + '\\n<</SYS>>\\n\\n' if loop.first and system else '') + message['content'].strip() + ' [/INST]' }}" +
-        "{% else %}{{ ' ' + message['content'].strip() + ' ' + eos_token }}{% endif %}",
+      "{% if message['role'] == 'user' %}{{ bos_token + '[INST] ' + ('<<SYS>>\\n' + system + '\\n<</SYS>>\\n\\n' if loop.first and system else '') + content.strip() + ' [/INST]' }}" +
+        "{% else %}{{ ' ' + content.strip() + ' ' + eos_token }}{% endif %}",
     ),
   },
 ];

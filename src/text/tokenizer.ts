@@ -1,24 +1,27 @@
 /** The tokenizer of a model directory, in Hugging Face's conventions. */
 import { BimedixError } from "../errors.js";
 import { type AddedToken, AddedTokens } from "./added_tokens.js";
-import { type Encoded, type EncodeOptions, encode_batch, type TokenizerCallOptions } from "./batch.js";
-import { break_control_strings, type ChatMessage, render_chat } from "./chat.js";
+import { align } from "./alignment.js";
+import {
+  type ApplyOptions,
+  apply_chat_template,
+  type ChatBatch,
+  type ChatEncoding,
+  type ConversationOptions,
+  choose_template,
+  encode_conversation,
+  type TokenSpans,
+} from "./apply_chat_template.js";
+import { type Encoded, type EncodeOptions, encode_batch, fit_rows, type TokenizerCallOptions } from "./batch.js";
+import type { ChatMessage, Span } from "./chat.js";
 import { bytes_alone, Decoding } from "./decoders.js";
 import { read_tokenizer, type TokenizerFiles } from "./files.js";
 import { post_process } from "./post_processors.js";
+import type { ChatTemplates } from "./template_files.js";
 
 export interface DecodeOptions {
   /** Leave out `<s>`, `</s>` and other special tokens. Default false. */
   skip_special_tokens?: boolean;
-}
-
-export interface ChatTemplateOptions {
-  /** Return ids (default true) or the rendered text. */
-  tokenize?: boolean;
-  /** Default true: end where the assistant's answer begins. */
-  add_generation_prompt?: boolean;
-  /** A Jinja template instead of the model's own. Only from a trusted place: templates are programs. */
-  chat_template?: string;
 }
 
 /** `tokenizer(text)` encodes; the rest are methods. */
@@ -50,8 +53,8 @@ class TokenizerMethods {
   readonly pad_token_id: number | null;
   readonly unk_token_id: number | null;
   readonly model_max_length: number | null;
-  /** The Jinja template of the model's directory; null when it has none. */
-  chat_template: string | null;
+  /** The Jinja template of the model's directory, or several by name; null when it has none. */
+  chat_template: ChatTemplates;
   /** Tokens with a role, and the model's extra ones, as in transformers. */
   readonly all_special_tokens: readonly string[];
   readonly all_special_ids: readonly number[];
@@ -97,7 +100,8 @@ class TokenizerMethods {
         todo: "pass the text itself",
       });
     }
-    const ids = this.tokenize(text, split_special_tokens);
+    const allowed = split_special_tokens ? (token: AddedToken) => !is_control(token) : () => true;
+    const { ids } = this.tokenize(text.toWellFormed(), allowed, false);
     const { post_processor } = this.files;
     if (!add_special_tokens)
       return post_process(
@@ -157,53 +161,138 @@ class TokenizerMethods {
   }
 
   /**
-   * The prompt of a conversation through the model's template. Control strings in the contents stay text: a marker breaks them
-   * before rendering and is taken out after control strings were looked for. What a template itself writes as text, such as
-   * Mixtral's `[INST]`, has no control token in that model's vocabulary, so a user's `[INST]` is the same text there.
+   * The prompt of a conversation, or of several, through the model's template: ids, or with `tokenize: false` text, or with
+   * `return_dict` an encoding. What users typed stays text, also where it spells a control token.
    *
-   * @throws BimedixError bad_template when there is no template or it refuses the messages
+   * @throws BimedixError bad_option for options and messages that are not supported; bad_template when there is no template or it
+   *   refuses the messages
    */
-  apply_chat_template(messages: readonly ChatMessage[], options?: ChatTemplateOptions & { tokenize?: true }): number[];
-  apply_chat_template(messages: readonly ChatMessage[], options: ChatTemplateOptions & { tokenize: false }): string;
-  apply_chat_template(messages: readonly ChatMessage[], options: ChatTemplateOptions = {}): number[] | string {
-    const { tokenize = true, add_generation_prompt = true, chat_template = this.chat_template } = options;
-    if (chat_template === null) {
-      throw new BimedixError("bad_template", {
-        given: "a model without a chat template",
-        expected: "chat_template.jinja",
-        todo: "pass chat_template, or use a raw prompt",
-      });
-    }
-    const { broken, mend } = break_control_strings(messages, this.control);
-    const token = (id: number | null) => (id === null ? "" : this.files.pieces[id]!);
-    const context = { bos_token: token(this.bos_token_id), eos_token: token(this.eos_token_id), add_generation_prompt };
-    const text = render_chat(chat_template, tokenize ? broken : messages, context);
-    return tokenize ? this.tokenize(text, false, mend) : text;
+  apply_chat_template(
+    messages: readonly ChatMessage[],
+    options?: ApplyOptions & { tokenize?: true; return_dict?: false },
+  ): number[];
+  apply_chat_template(messages: readonly ChatMessage[], options: ApplyOptions & { tokenize: false }): string;
+  apply_chat_template(messages: readonly ChatMessage[], options: ApplyOptions & { return_dict: true }): ChatEncoding;
+  apply_chat_template(
+    batch: readonly ChatMessage[][],
+    options?: ApplyOptions & { tokenize?: true; return_dict?: false },
+  ): number[][];
+  apply_chat_template(batch: readonly ChatMessage[][], options: ApplyOptions & { tokenize: false }): string[];
+  apply_chat_template(batch: readonly ChatMessage[][], options: ApplyOptions & { return_dict: true }): ChatBatch;
+  apply_chat_template(
+    conversation: readonly ChatMessage[] | readonly ChatMessage[][],
+    options?: ApplyOptions,
+  ): number[] | number[][] | string | string[] | ChatEncoding | ChatBatch;
+  apply_chat_template(
+    conversation: readonly ChatMessage[] | readonly ChatMessage[][],
+    options: ApplyOptions = {},
+  ): number[] | number[][] | string | string[] | ChatEncoding | ChatBatch {
+    return apply_chat_template(this, conversation, options);
+  }
+
+  /** The template that `apply_chat_template` would take. @throws BimedixError bad_template when there is none */
+  get_chat_template(options: Pick<ApplyOptions, "chat_template" | "tools"> = {}): string {
+    return choose_template(this.chat_template, options);
+  }
+
+  /** The special tokens that the tokenizer's files name, as templates see them: `bos_token`, `eos_token`, `unk_token` … */
+  get special_tokens_map(): Record<string, string> {
+    return { ...this.files.named };
   }
 
   /**
-   * @param split whether control strings are text
-   * @param mend changes text after tokens were looked for
+   * A whole conversation for training, rendered once: its tokens, and for each the index of the message whose answer has a
+   * character in it, or -1. What an answer is, `render_with_answers` says.
+   *
+   * @throws BimedixError as apply_chat_template
    */
-  private tokenize(text: string, split: boolean, mend = (part: string): string => part): number[] {
+  encode_conversation(
+    messages: readonly ChatMessage[],
+    options: ConversationOptions = {},
+  ): { input_ids: number[]; answer_of: number[] } {
+    return encode_conversation(this, messages, options);
+  }
+
+  /** Rows cut and padded as a call with these options does it; `fill` stands for what is missing. */
+  fit_rows(rows: number[][], fill: number | null, options: TokenizerCallOptions): Encoded {
+    return fit_rows(this.files, rows, fill, options);
+  }
+
+  /** The strings of tokens that are not typed by a person: special ones, and others in brackets. */
+  get control_strings(): readonly string[] {
+    return this.control;
+  }
+
+  /**
+   * The tokens of a text in which control strings count, except where a part of one stands in `outside`; `spans` are the
+   * characters that each token stands for, in UTF-16 units. Nothing is put around.
+   */
+  encode_with_spans(text: string, outside: readonly Span[] = []): TokenSpans {
+    const touches = (from: number, to: number) => outside.some(({ start, end }) => start < to && end > from);
+    return this.tokenize(text.toWellFormed(), (token, from, to) => !is_control(token) || !touches(from, to), true);
+  }
+
+  /**
+   * @param allowed whether this token may be found at this place of the text
+   * @param spanned whether spans are asked for
+   */
+  private tokenize(
+    text: string,
+    allowed: (token: AddedToken, from: number, to: number) => boolean,
+    spanned: boolean,
+  ): TokenSpans {
     const { normalize, pre_tokenize, model } = this.files;
-    const allowed = split ? (token: AddedToken) => !is_control(token) : () => true;
     const ids: number[] = [];
-    for (const cut of this.added.cut(text.toWellFormed(), allowed)) {
+    const spans: Span[] = [];
+    for (const cut of this.added.cut(text, allowed)) {
       if ("id" in cut) {
         ids.push(cut.id);
+        spans.push({ start: cut.from, end: cut.to });
         continue;
       }
+      const own: number[] = [];
       const normal = normalize({ text: cut.text, first: cut.from === 0 });
-      for (const part of this.added_normalized.cut(normal.text, allowed)) {
-        if ("id" in part) ids.push(part.id);
+      let place: ((offset: number) => number) | undefined;
+      const at = (offset: number) => cut.from + (place ??= align(cut.text, normal.text))(offset);
+      const allowed_here = (token: AddedToken, from: number, to: number) => allowed(token, at(from), at(to));
+      for (const part of this.added_normalized.cut(normal.text, allowed_here)) {
+        if ("id" in part) own.push(part.id);
         else {
-          const piece = { text: mend(part.text), first: normal.first && part.from === 0 };
-          for (const { text: word } of pre_tokenize([piece])) for (const id of model.encode(word)) ids.push(id);
+          const piece = { text: part.text, first: normal.first && part.from === 0 };
+          for (const { text: word } of pre_tokenize([piece])) for (const id of model.encode(word)) own.push(id);
         }
       }
+      for (const id of own) ids.push(id);
+      if (spanned)
+        for (const { start, end } of this.spans_of(own, cut.text))
+          spans.push({ start: start + cut.from, end: end + cut.from });
     }
-    return ids;
+    return { ids, spans };
+  }
+
+  /** The characters of `text` that its tokens stand for: a part of a character counts as the whole. */
+  private spans_of(ids: readonly number[], text: string): Span[] {
+    const tokens = ids.map((id) => this.id_to_bytes(id));
+    const bytes = Buffer.concat(tokens);
+    const decoded = new TextDecoder("utf-8", { ignoreBOM: true }).decode(bytes);
+    const place = align(text, decoded);
+    // From bytes to UTF-16 units: by the first byte of each character.
+    const starts = new Uint32Array(bytes.length + 1);
+    let unit = 0;
+    for (const [i, byte] of bytes.entries()) {
+      const continues = byte >= 0x80 && byte < 0xc0;
+      starts[i] = continues ? starts[i - 1]! : unit;
+      if (!continues) unit += byte >= 0xf0 ? 2 : 1;
+    }
+    starts[bytes.length] = unit;
+    let end = 0;
+    return tokens.map((token) => {
+      const start = end;
+      end += token.length;
+      const last = end > start ? starts[end - 1]! : starts[start]!;
+      const after = end > start ? last + (decoded.codePointAt(last)! > 0xffff ? 2 : 1) : last;
+      return { start: place(Math.min(starts[start]!, decoded.length)), end: place(Math.min(after, decoded.length)) };
+    });
   }
 
   private check(id: number): number {

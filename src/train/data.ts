@@ -1,19 +1,16 @@
-/** From JSON lines to token ids with the answers marked, and from those to rows of one length. */
-import { createReadStream } from "node:fs";
+/** From data files to token ids with the answers marked, and from those to rows of one length. */
+import { chat_turns, instruction_turns, type Lesson, prompt_completion } from "../data/conversations.js";
+import { answer_rule, type Question, read_question, settled } from "../data/questions.js";
+import { type DataEntry, DataProblem, data_entries } from "../data/records.js";
 import { BimedixError } from "../errors.js";
-import { file_error } from "../files.js";
-import { type Language, language_of, option_letters } from "../text/arabic.js";
-import type { ChatMessage } from "../text/chat.js";
+import { option_letters } from "../text/arabic.js";
 import { mcqa_prompt, question_words } from "../text/questions.js";
 import type { Tokenizer } from "../text/tokenizer.js";
+import { type Example, encode_lesson } from "./examples.js";
 import type { Batch } from "./network.js";
 import type { SourceRecipe } from "./recipe.js";
 
-/** One conversation: its tokens, and for each whether the model is to learn to write it. */
-export interface Example {
-  input_ids: Int32Array;
-  learnt: Uint8Array;
-}
+export { type Example, encode_messages } from "./examples.js";
 
 /** What happened to the lines of a data set. */
 export interface DataReport {
@@ -26,6 +23,8 @@ export interface DataReport {
   /** Of those, the ones that had no answer left. */
   dropped: number;
   tokens: number;
+  /** What a person should look at. */
+  warnings: string[];
 }
 
 export interface DataOptions {
@@ -40,12 +39,13 @@ export async function read_dataset(
   tokenizer: Tokenizer,
   { sequence_len, train_on_inputs, on_damaged_line }: DataOptions,
 ): Promise<{ examples: Example[]; report: DataReport }> {
-  const report: DataReport = { path, examples: 0, damaged: [], truncated: 0, dropped: 0, tokens: 0 };
+  const report: DataReport = { path, examples: 0, damaged: [], truncated: 0, dropped: 0, tokens: 0, warnings: [] };
   const examples: Example[] = [];
-  for await (const { line, text } of lines(path)) {
-    if (text.trim() === "") continue;
+  const lesson = await reader(path, type);
+  for await (const entry of data_entries(path)) {
     try {
-      const whole = encode_messages(to_messages(text, type), tokenizer, train_on_inputs);
+      if ("problem" in entry) throw entry.problem;
+      const whole = encode_lesson(lesson.read(entry.value), tokenizer, train_on_inputs);
       const example = {
         input_ids: whole.input_ids.slice(0, sequence_len),
         learnt: whole.learnt.slice(0, sequence_len),
@@ -59,22 +59,13 @@ export async function read_dataset(
       examples.push(example);
       report.tokens += example.input_ids.length;
     } catch (error) {
-      if (!(error instanceof BimedixError) && !(error instanceof Problem)) throw error;
-      if (on_damaged_line === "stop") {
-        throw new BimedixError(
-          "bad_data",
-          {
-            given: `line ${line} of ${path}: ${error.message}`,
-            expected: `an example of type ${type}`,
-            todo: "correct the line, or set on_damaged_line: skip",
-          },
-          error,
-        );
-      }
-      report.damaged.push({ line, reason: error.message });
+      if (!(error instanceof BimedixError) && !(error instanceof DataProblem)) throw error;
+      if (on_damaged_line === "stop") throw damaged(error, entry, type);
+      report.damaged.push({ line: entry.line, reason: error instanceof DataProblem ? error.given : error.message });
     }
   }
   report.examples = examples.length;
+  report.warnings = lesson.warnings;
   if (examples.length === 0) {
     throw new BimedixError("bad_data", {
       given: `${path} without an example that can be learnt (${report.damaged.length} damaged, ${report.dropped} without an answer in ${sequence_len} tokens)`,
@@ -85,123 +76,49 @@ export async function read_dataset(
   return { examples, report };
 }
 
-class Problem extends Error {}
+function damaged(error: BimedixError | DataProblem, { where }: DataEntry, type: SourceRecipe["type"]): BimedixError {
+  const given = error instanceof DataProblem ? error.given : error.message;
+  return new BimedixError(
+    "bad_data",
+    {
+      given: `${where}: ${given}`,
+      expected: error instanceof DataProblem ? error.expected : `an example of type ${type}`,
+      todo: "correct it, or set on_damaged_line: skip",
+    },
+    error,
+  );
+}
 
-/** The lines of a UTF-8 file, one in memory at a time; the last may be cut short and is read all the same. */
-async function* lines(path: string): AsyncGenerator<{ line: number; text: string }> {
-  const decoder = new TextDecoder("utf-8", { ignoreBOM: false });
-  let rest = "";
-  let line = 0;
-  try {
-    for await (const chunk of createReadStream(path)) {
-      const parts = (rest + decoder.decode(chunk as Uint8Array, { stream: true })).split("\n");
-      rest = parts.pop()!;
-      for (const text of parts) yield { line: ++line, text };
+/** How a file of a type is read. Answers of questions mean what all of them together show, so those are read twice. */
+async function reader(
+  path: string,
+  type: SourceRecipe["type"],
+): Promise<{ read: (value: unknown) => Lesson; warnings: string[] }> {
+  if (type === "chat") return { read: chat_turns, warnings: [] };
+  if (type === "instruction") return { read: instruction_turns, warnings: [] };
+  if (type === "prompt_completion") return { read: prompt_completion, warnings: [] };
+  const rule = answer_rule(path);
+  for await (const entry of data_entries(path)) {
+    if ("problem" in entry) continue;
+    try {
+      rule.see(read_question(entry.value).answer, `line ${entry.line}`);
+    } catch (error) {
+      // The second reading says what is wrong.
+      if (!(error instanceof DataProblem)) throw error;
     }
-  } catch (error) {
-    throw file_error(error, path, "a file of JSON lines");
   }
-  yield { line: ++line, text: rest + decoder.decode() };
+  return { read: (value) => question_turns(settled(read_question(value), rule)), warnings: rule.warnings };
 }
 
-type Json = Record<string, unknown>;
-
-function to_messages(text: string, type: SourceRecipe["type"]): ChatMessage[] {
-  let json: Json;
-  try {
-    json = JSON.parse(text) as Json;
-  } catch {
-    throw new Problem("not JSON");
-  }
-  if (typeof json !== "object" || json === null) throw new Problem("not a JSON object");
-  if (text.includes("\ufffd")) throw new Problem("bytes that are not UTF-8, or U+FFFD");
-  if (type === "chat") return chat_messages(json);
-  return type === "instruction" ? instruction_messages(json) : mcqa_messages(json);
-}
-
-function words(json: Json, field: string): string {
-  const value = json[field];
-  if (typeof value !== "string" || value.trim() === "")
-    throw new Problem(`${field} is ${value === undefined ? "missing" : "not a text"}`);
-  return value;
-}
-
-function chat_messages(json: Json): ChatMessage[] {
-  const { messages } = json;
-  if (!Array.isArray(messages) || messages.length === 0) throw new Problem("messages is not a list");
-  for (const [i, message] of messages.entries()) {
-    if (!["system", "user", "assistant"].includes(message?.role))
-      throw new Problem(`message ${i} has the role ${JSON.stringify(message?.role)}`);
-    words(message, "content");
-  }
-  if (messages.at(-1).role !== "assistant") throw new Problem("the last message is not the assistant's");
-  return messages as ChatMessage[];
-}
-
-function instruction_messages(json: Json): ChatMessage[] {
-  const input = json.input === undefined || json.input === "" ? "" : `\n\n${words(json, "input")}`;
+/** In the words in which the product asks. */
+function question_turns({ question, options, answer, context, language }: Question): Lesson {
+  const words = question_words[language];
+  const given = context ? `${words.context}: ${context}\n` : "";
   return [
-    { role: "user", content: words(json, "instruction") + input },
-    { role: "assistant", content: words(json, "output") },
+    { role: "user", content: given + mcqa_prompt(question, options, language), learn: false },
+    { role: "assistant", content: `${words.answer} ${option_letters[language][answer]}.`, learn: true },
   ];
 }
-
-/** In the words in which the product asks: `answer` is an index from 0, a letter, or the text of an option. */
-function mcqa_messages(json: Json): ChatMessage[] {
-  const question = words(json, "question");
-  const { options } = json;
-  const language: Language = json.language === "en" || json.language === "ar" ? json.language : language_of(question);
-  const letters = option_letters[language];
-  if (
-    !Array.isArray(options) ||
-    options.length < 2 ||
-    options.length > letters.length ||
-    options.some((option) => typeof option !== "string" || option.trim() === "")
-  )
-    throw new Problem(`options is not a list of 2 to ${letters.length} texts`);
-  const answer =
-    typeof json.answer === "string"
-      ? [letters.indexOf(json.answer), option_letters.en.indexOf(json.answer), options.indexOf(json.answer)].find(
-          (i) => i >= 0,
-        )
-      : json.answer;
-  if (!Number.isInteger(answer) || (answer as number) < 0 || (answer as number) >= options.length)
-    throw new Problem(`answer ${JSON.stringify(json.answer)} is not one of ${options.length} options`);
-  const asked = mcqa_prompt(question, options as string[], language);
-  const given = json.context === undefined ? "" : `${question_words[language].context}: ${words(json, "context")}\n`;
-  return [
-    { role: "user", content: given + asked },
-    { role: "assistant", content: `${question_words[language].answer} ${letters[answer as number]}.` },
-  ];
-}
-
-/**
- * The tokens of a conversation in the model's chat format. The answers, and the token that ends each, are found by rendering
- * the conversation up to each turn: so they are what the model is asked for when it chats.
- */
-export function encode_messages(
-  messages: readonly ChatMessage[],
-  tokenizer: Tokenizer,
-  train_on_inputs: boolean,
-): Example {
-  const render = (count: number, add_generation_prompt: boolean) =>
-    tokenizer.apply_chat_template(messages.slice(0, count), { add_generation_prompt });
-  const ids = render(messages.length, false);
-  const learnt = new Uint8Array(ids.length).fill(train_on_inputs ? 1 : 0);
-  for (const [i, { role }] of messages.entries()) {
-    if (role !== "assistant" || train_on_inputs) continue;
-    const before = i === 0 ? [] : render(i, true);
-    const after = i === messages.length - 1 ? ids : render(i + 1, false);
-    if (!starts_with(ids, before) || !starts_with(ids, after))
-      throw new Problem(
-        `the chat template renders message ${i} otherwise at the end than in the middle of a conversation`,
-      );
-    learnt.fill(1, before.length, after.length);
-  }
-  return { input_ids: Int32Array.from(ids), learnt };
-}
-
-const starts_with = (ids: readonly number[], start: readonly number[]) => start.every((id, i) => ids[i] === id);
 
 /** Rows that are open at once while examples are packed. */
 const OPEN = 64;

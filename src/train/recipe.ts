@@ -8,6 +8,7 @@ import { z } from "zod";
 import { BimedixError } from "../errors.js";
 import { read_text } from "../files.js";
 import { lora_targets } from "../model/adapter.js";
+import { did_you_mean } from "../nearest.js";
 import { schedules } from "./optimizer.js";
 
 const count = (minimum = 1) => z.int().min(minimum);
@@ -15,17 +16,17 @@ const positive = z.number().positive();
 const share = z.number().min(0).lt(1);
 
 const source = z.strictObject({
-  path: z.string().min(1).describe("JSON lines, one example a line; relative to the recipe"),
+  path: z.string().min(1).describe(".jsonl, .json, .csv, .tsv or .parquet, plain or .gz; relative to the recipe"),
   type: z
-    .enum(["chat", "instruction", "mcqa"])
+    .enum(["chat", "instruction", "prompt_completion", "mcqa"])
     .describe(
-      "chat: {messages}; instruction: {instruction, input?, output}; mcqa: {question, options, answer, context?}",
+      "chat: {messages} or {conversations}; instruction: {instruction, output}; mcqa: {question, options, answer}; see docs/data.md",
     ),
 });
 const dataset = source.extend({ repeat: count().default(1).describe("how often an epoch holds it") });
 
 const adapter = z.strictObject({
-  r: count().describe("rank"),
+  r: count().max(65536).describe("rank"),
   lora_alpha: positive.describe("the adapter is scaled by lora_alpha / r"),
   lora_dropout: share.default(0).describe("of the adapters' inputs"),
   use_rslora: z.boolean().default(false).describe("scale by lora_alpha / sqrt(r) instead"),
@@ -102,7 +103,7 @@ export type SourceRecipe = z.infer<typeof source>;
 export type AdapterRecipe = z.infer<typeof adapter>;
 
 /**
- * Reads a recipe. `overrides` are `key=value` or `key.key=value`, the value in YAML.
+ * Reads a recipe. `overrides` are `key=value` or `key.key=value`, the value in YAML; `~` takes the key out.
  * @throws BimedixError file_not_found, bad_recipe with every problem at once
  */
 export async function read_recipe(file: string, overrides: readonly string[] = []): Promise<Recipe> {
@@ -132,13 +133,21 @@ export function parse_recipe(text: string, name: string, overrides: readonly str
         .split(".")
         .map((key) => (/^\d+$/.test(key) ? Number(key) : key));
       try {
-        document.setIn(path, value.toJS());
+        const set: unknown = value.toJS();
+        if (set === null) document.deleteIn(path);
+        else document.setIn(path, set);
       } catch {
         problems.push(`${JSON.stringify(override)} sets a key inside a value that has none`);
       }
     }
   }
-  const value: unknown = problems.length === 0 ? document.toJS({ maxAliasCount: 100 }) : null;
+  let value: unknown = null;
+  try {
+    if (problems.length === 0) value = document.toJS({ maxAliasCount: 100 });
+  } catch (error) {
+    // An alias without its anchor, or of thousands of copies.
+    problems.push((error as Error).message);
+  }
   const parsed = problems.length === 0 ? schema.safeParse(value) : null;
   if (parsed && !parsed.success) problems.push(...parsed.error.issues.flatMap(explain));
   if (typeof value === "object" && value !== null) problems.push(...impossible(value));
@@ -178,7 +187,8 @@ function explain(issue: z.core.$ZodIssue): string[] {
   const at = issue.path.join(".") || "the recipe";
   if (issue.code === "unrecognized_keys") {
     const inside = issue.path.length > 0 ? ` in ${at}` : "";
-    return issue.keys.map((key) => `unknown key ${key}${inside}`);
+    const shape = issue.path[0] === "adapter" ? adapter.shape : issue.path.length > 0 ? dataset.shape : schema.shape;
+    return issue.keys.map((key) => `unknown key ${key}${inside}${did_you_mean(key, Object.keys(shape))}`);
   }
   // Of a union only the branch that was meant says something: the object, unless a text was given.
   if (issue.code === "invalid_union") {

@@ -1,8 +1,9 @@
 /** A training run: from a recipe to an adapter, or to a model. `run_training` is the whole of it; what it needs is beside. */
 import { createHash } from "node:crypto";
+import { existsSync } from "node:fs";
 import { access, constants } from "node:fs/promises";
-import { resolve } from "node:path";
 import { aborted, BimedixError } from "../errors.js";
+import { same_folder } from "../files.js";
 import { expected_tensors } from "../model/checkpoint.js";
 import { read_config } from "../model/config.js";
 import { resolve_model } from "../model/hub.js";
@@ -28,7 +29,7 @@ export type TrainEvent =
   | { kind: "checkpoint"; dir: string };
 
 export interface TrainOptions {
-  /** Go on from the newest checkpoint in output_dir. Without it an output_dir that has one is refused. */
+  /** Go on from the newest checkpoint in output_dir, which must have one. Without it an output_dir that has one is refused. */
   resume?: boolean;
   on_event?: (event: TrainEvent) => void;
   /** Ends the run after the step or the part of a measurement that is being computed, with a checkpoint. */
@@ -111,9 +112,10 @@ async function prepare(recipe: Recipe, options: TrainOptions): Promise<Run> {
   const loading = { on_progress, ...(signal ? { signal } : {}) };
   const [newest] = await checkpoints(recipe.output_dir);
   if (newest && !resume) throw unfinished(newest.dir);
+  if (resume && !newest) throw nothing_to_resume(recipe.output_dir);
   await check_readable([...recipe.datasets, ...recipe.eval_datasets]);
   const dir = await resolve_model(recipe.base_model, loading);
-  if (recipe.adapter === "none" && resolve(recipe.output_dir) === resolve(dir)) throw own_base(dir);
+  if (recipe.adapter === "none" && (await same_folder(recipe.output_dir, dir))) throw own_base(dir);
   const adapter = adapter_shape(recipe, await read_config(dir));
   const dtype = ({ none: "fp32", int8: "int8", nf4: "bnb4", nf4_double: "bnb4_double" } as const)[recipe.quantization];
   const base = await BaseModel.open(await open_store(dir, { dtype, ...loading }), { stream: recipe.stream_weights });
@@ -370,7 +372,7 @@ async function check_readable(sources: readonly SourceRecipe[]): Promise<void> {
     throw new BimedixError("file_not_found", {
       given: `${missing.join(", ")}, which cannot be read`,
       expected: "data in JSON lines",
-      todo: "check the paths of datasets and eval_datasets, which are relative to the recipe",
+      todo: "check the paths of datasets and eval_datasets, which are relative to the recipe; recipes/first-steps.yaml has data beside it",
     });
 }
 
@@ -386,6 +388,13 @@ const unfinished = (dir: string) =>
     given: `an output_dir that holds ${dir}`,
     expected: "an empty one, so that nothing is written over",
     todo: "add --resume to go on with that run, or choose another output_dir",
+  });
+
+const nothing_to_resume = (dir: string) =>
+  new BimedixError("bad_option", {
+    given: `nothing to resume: ${dir} ${existsSync(dir) ? "holds no checkpoint" : "does not exist"}`,
+    expected: "an output_dir with a folder checkpoint-STEP",
+    todo: "correct output_dir, or leave --resume out to begin",
   });
 
 const non_finite = ({ skipped_in_a_row, global_step }: TrainerState) =>

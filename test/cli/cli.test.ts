@@ -50,27 +50,23 @@ test("nothing leaves the machine: no telemetry of the runtime is prepared or kep
   assert.deepEqual(await readdir(home), []);
 });
 
-test("a conversation in the terminal", () => {
-  const { stdout, stderr, status } = bimedix(
-    ["--max-new-tokens", "5", "--temperature", "0"],
-    "I have a cough\n/reset\n/what\n/model /nowhere\nI have a fever\n/quit\n",
-  );
-  assert.equal(status, 0);
-  assert.ok(stdout.length > 10);
-  assert.match(stderr, /\/reset begins anew/);
-  assert.match(stderr, /\/nowhere/);
+test("what is piped in is one question, whole or where - stands", () => {
+  const short = ["--json", "--max-new-tokens", "2", "--temperature", "0"];
+  const question = (args: string[], input: string) => JSON.parse(bimedix([...args, ...short], input).stdout).question;
+  assert.equal(question([], "I am 40.\nI have a cough.\n/quit\n"), "I am 40.\nI have a cough.\n/quit");
+  assert.equal(question(["chat", "In short:", "-"], "ما هو السكري؟\n"), "In short:\n\nما هو السكري؟");
+  const prompt = JSON.parse(bimedix(["generate", "-", ...short], "Asthma is\n").stdout).prompt;
+  assert.equal(prompt, "Asthma is\n");
+  const asked = ["ask", "Does the patient have a cough?", "--context", "-", "--json"];
+  assert.equal(JSON.parse(bimedix(asked, "The patient coughs.").stdout).language, "en");
 });
 
-test("mistakes are one line and exit with 1", () => {
+test("what fails is one line and exits with 1", () => {
   const cases: [string[], RegExp][] = [
     [["hi", "--model", "/nowhere"], /nowhere/],
     [["hi", "--model", "org/name"], /cannot be reached/],
-    [["hi", "--dtype", "q3"], /q3/],
-    [["hi", "--max-new-tokens", "many"], /max_new_tokens/],
-    [["hi", "--top-p", "7"], /top_p/],
     [["ask", "q", "--context", "/nowhere.txt"], /nowhere\.txt/],
     [["ask", "q", "--context", root], /EISDIR|may not/],
-    [["mcqa", "--question", "q", "--options", "a"], /2 to 10/],
     [["convert", "/nowhere"], /nowhere/],
     [["word ".repeat(3000)], /600\d tokens; expected at most 1023/],
     [["hi", "--model", join(twins, "llama3-rope")], /tokenizer/],
@@ -84,10 +80,30 @@ test("mistakes are one line and exit with 1", () => {
   }
 });
 
+test("what cannot be meant is one line and exits with 2", () => {
+  const cases: [string[], RegExp][] = [
+    [[], /no question/],
+    [["hi", "--top_p", "7"], /^bimedix: --top_p 7; /],
+    [["hi", "--temperature", "-1"], /^bimedix: --temperature -1; expected a number from 0/],
+    [["sevre"], /did you mean bimedix serve\?/],
+    [["eval", "--tasks", ""], /without a task/],
+    [["eval", "--tasks", "bimedx_en"], /bimedx_en/],
+    [["serve", "--model", "http://"], /^bimedix: --model http:\/\/; expected the URL/],
+    [["mcqa", "--question", "q", "--options", "a"], /2 to 10/],
+  ];
+  for (const [args, mentions] of cases) {
+    const { status, stdout, stderr } = bimedix(args);
+    assert.equal(status, 2, `${args.join(" ")} ${stderr}`);
+    assert.equal(stdout, "");
+    assert.match(stderr, mentions);
+    assert.match(stderr, /^[^\n]*\n$/);
+  }
+});
+
 test("train refuses an option that belongs to the other engine", () => {
   const recipe = join(root, "recipes/bimedix-nano.yaml");
   const here = bimedix(["train", recipe, "--dry-run"]);
-  assert.deepEqual([here.status, here.stdout], [1, ""]);
+  assert.deepEqual([here.status, here.stdout], [2, ""]);
   assert.match(here.stderr, /^bimedix: --dry-run with --engine local; .*\n$/);
   assert.match(bimedix(["train", recipe, "--engine", "axolotl", "--resume"]).stderr, /--resume with --engine axolotl/);
 });

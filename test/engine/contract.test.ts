@@ -185,7 +185,9 @@ for (const [name, make] of Object.entries(makers)) {
           [Array(128).fill(1), {}, "context_length_exceeded"],
           [[1], { max_new_tokens: 0 }, "bad_option"],
           [[1], { max_new_tokens: 1.5 }, "bad_option"],
-          [[1], { temperature: 0 }, "bad_option"],
+          [[1], { temperature: 0, do_sample: true }, "bad_option"],
+          [[1], { bad_words_ids: [[96]] }, "token_out_of_range"],
+          [[1], { logit_bias: { 96: 1 } }, "token_out_of_range"],
           [[1], { temperature: Number.NaN }, "bad_option"],
           [[1], { top_p: 2 }, "bad_option"],
           [[1], { top_k: -1 }, "bad_option"],
@@ -203,8 +205,10 @@ for (const [name, make] of Object.entries(makers)) {
 
   test(`${name} after dispose`, async () => {
     const engine = await make(variants[1]!);
+    const writing = all(engine, [[1]], { max_new_tokens: 100, eos_token_id: null }).catch(() => {});
+    await Promise.all([engine.dispose(), engine.dispose()]);
     await engine.dispose();
-    await engine.dispose();
+    await writing;
     await rejects(() => all(engine, [[1]], {}), "disposed");
   });
 }

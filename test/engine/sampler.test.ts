@@ -4,7 +4,9 @@ import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { test } from "node:test";
 import type { SamplingOptions } from "../../src/engine/engine.js";
-import { asked_sampling, candidates, create_sampler, penalize } from "../../src/engine/sampler.js";
+import { type GenerationConfig, prepare_call } from "../../src/engine/generate.js";
+import { create_processors, penalize } from "../../src/engine/processors.js";
+import { asked_sampling, candidates, create_sampler } from "../../src/engine/sampler.js";
 import { BimedixError } from "../../src/errors.js";
 import { max_difference, root } from "../fixtures.js";
 
@@ -12,6 +14,13 @@ interface Fixture {
   logits: number[];
   seen: number[];
   cases: { options: SamplingOptions; probabilities: number[] }[];
+  processors: {
+    tokens: number[];
+    prompt: number;
+    eos_token_id: number[];
+    /** null is minus infinity. */
+    cases: { options: GenerationConfig; length: number; logits: (number | null)[] }[];
+  };
 }
 const fixture = JSON.parse(await readFile(join(root, "test/fixtures/sampler.json"), "utf8")) as Fixture;
 
@@ -32,6 +41,42 @@ for (const { options, probabilities } of fixture.cases) {
     assert.deepEqual([...own.keys()].filter((i) => own[i]! > 0).length, probabilities.filter((p) => p > 0).length);
   });
 }
+
+for (const { options, length, logits } of fixture.processors.cases) {
+  test(`${JSON.stringify(options)} at ${length} tokens changes the logits as transformers does`, () => {
+    const { tokens, prompt, eos_token_id } = fixture.processors;
+    const input_ids = [tokens.slice(0, prompt)];
+    const call = prepare_call({ input_ids, eos_token_id, ...options }, {});
+    const processors = create_processors(call.options, prompt);
+    // Step by step, as they see a sequence grow.
+    let own = new Float32Array();
+    for (let at = prompt; at <= length; at++) {
+      own = Float32Array.from(fixture.logits);
+      for (const process of processors) process(own, tokens.slice(0, at));
+    }
+    for (const [i, expected] of logits.entries())
+      if (expected === null) assert.equal(own[i], Number.NEGATIVE_INFINITY, `token ${i}`);
+      else assert.ok(Math.abs(own[i]! - expected) < 1e-5, `token ${i}: ${own[i]} and ${expected}`);
+  });
+}
+
+test("penalties of OpenAI count the answer's tokens alone; a bias is added", () => {
+  const process = create_processors({ frequency_penalty: 0.5, presence_penalty: 0.25, logit_bias: { 3: 2 } }, 2);
+  const logits = new Float32Array(5);
+  for (const one of process) one(logits, [0, 1, 1, 2, 1]);
+  assert.deepEqual([...logits], [0, -1.25, -0.75, 2, 0]);
+});
+
+test("what is forbidden is never chosen, and something must be left", () => {
+  for (const do_sample of [false, true]) {
+    const sample = create_sampler({ do_sample, suppress_tokens: [2], top_k: 3, top_p: 0, seed: 1 }, [0]);
+    assert.equal(sample(Float32Array.of(0, 3, 5)), 1);
+    assert.throws(
+      () => create_sampler({ do_sample, suppress_tokens: [0, 1, 2] }, [0])(Float32Array.of(0, 3, 5)),
+      (error) => error instanceof BimedixError && error.code === "bad_option",
+    );
+  }
+});
 
 test("a large vocabulary, flat or steep, keeps what sorting all of it keeps", () => {
   for (const spread of [0, 0.3, 8]) {
@@ -62,16 +107,16 @@ test("draws follow the probabilities", () => {
   const sample = create_sampler({ do_sample: true, seed: 11 });
   const logits = Float32Array.from([0, Math.log(2), Math.log(5), -60]);
   const counts = [0, 0, 0, 0];
-  for (let i = 0; i < 8000; i++) counts[sample(logits.slice(), new Set())]!++;
+  for (let i = 0; i < 8000; i++) counts[sample(logits.slice())]!++;
   // Four standard deviations of a binomial with 8,000 draws are below 0.025.
   for (const [i, share] of [1 / 8, 2 / 8, 5 / 8, 0].entries()) assert.ok(Math.abs(counts[i]! / 8000 - share) < 0.025);
 });
 
 test("logits that are not finite are an error and never a token", () => {
   for (const bad of [Number.NaN, Number.POSITIVE_INFINITY, Number.NEGATIVE_INFINITY]) {
-    for (const options of [{}, { do_sample: true }]) {
+    for (const options of [{}, { do_sample: true }, { suppress_tokens: [0] }]) {
       assert.throws(
-        () => create_sampler(options)(Float32Array.from([0, bad, 1]), new Set()),
+        () => create_sampler(options)(Float32Array.from([0, bad, 1])),
         (error) => error instanceof BimedixError && error.code === "non_finite_logits",
       );
     }

@@ -65,7 +65,15 @@ describe("data", () => {
       Buffer.from(`${header}\nq,a,b,c,d,0\n\xe3\xc7,a,b,c,d,0\n`, "latin1"),
       /line 3: bytes that are not UTF-8/,
     ],
-    ["UTF-16", Buffer.from(`\ufeff${header}\nq,a,b,c,d,0\n`, "utf16le"), /line 1: bytes that are not UTF-8/],
+    [
+      "UTF-16 without its mark",
+      Buffer.from(
+        `${header}
+س`,
+        "utf16le",
+      ),
+      /line 1: bytes that are not UTF-8/,
+    ],
   ];
   for (const [what, text, message] of bad)
     test(`${what} is named by file and line`, () => rejects(mmlu(text), "bad_data", message));
@@ -145,8 +153,8 @@ describe("data", () => {
       jsonl.docs.map(({ answer }) => answer),
       [1, 2],
     );
-    assert.deepEqual(jsonl.task.doc_to_choice(jsonl.docs[0]!), ["A", "B"]);
-    assert.equal(jsonl.task.doc_to_text(jsonl.docs[0]!), "ما هو؟\nA. نعم\nB. لا\nAnswer:");
+    assert.deepEqual(jsonl.task.doc_to_choice(jsonl.docs[0]!), ["أ", "ب"]);
+    assert.equal(jsonl.task.doc_to_text(jsonl.docs[0]!), "ما هو؟\nأ. نعم\nب. لا\nالإجابة:");
     const csv = await own("mine.csv", "id,question,A,B,answer\n1,q,x,y,B\n2,r,x,y,0\n");
     assert.deepEqual(
       csv.docs.map(({ answer }) => answer),

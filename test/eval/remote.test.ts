@@ -82,6 +82,12 @@ describe("a remote engine", () => {
     assert.equal(model.info.engine, "openai-completions");
   });
 
+  test("a server's model whose tokenizer is not found asks for --tokenizer", async () => {
+    process.env.HF_HUB_OFFLINE = "1";
+    await rejects(remote_model(url), "offline", /"nano".*--tokenizer/);
+    delete process.env.HF_HUB_OFFLINE;
+  });
+
   const wrong: [string, Answer, RegExp][] = [
     [
       "ignores echo",

@@ -186,6 +186,52 @@ describe("runs", () => {
     assert.equal(page.match(/"dir":"rtl"/g)?.length, 6);
   });
 
+  test("a limit below 1 is a part of each task, rounded up; every output says that there was one", async () => {
+    const { run: one } = await run({ limit: 0.101 });
+    const results = to_results(one, new Map([["mine", task]]));
+    assert.deepEqual(results["n-samples"], { mine: { original: 80, effective: 9 } });
+    assert.equal((results.config as { limit: number }).limit, 0.101);
+    const list = tables(results);
+    const marked = /only the first 10\.1 \\?% of each task's questions \(--limit 0\.101\)/;
+    for (const text of [to_text(list), to_markdown(list), to_latex(list), to_csv(list)]) assert.match(text, marked);
+    const page = to_html(one, results, list);
+    assert.match(page, /<dt>Questions<\/dt><dd>9 of 80<\/dd>/);
+    assert.match(page, /<dt>Limit<\/dt><dd>only the first 10\.1 %/);
+    // A limit that leaves nothing out is none.
+    const whole = to_results((await run({ limit: 80 })).run, new Map([["mine", task]]));
+    assert.ok(!to_text(tables(whole)).includes("limit"));
+  });
+
+  test("own Arabic questions have Arabic letters, and count as Arabic in the report, also when merged", async () => {
+    const own = join(dir, "عربي.jsonl");
+    await writeFile(own, questions.map((one) => `${JSON.stringify({ ...one, question: "ما هو؟" })}\n`).join(""));
+    const { run: one } = await run({ tasks: [await mcqa_task(own)], limit: 4 });
+    const [sample] = samples_of(one).get("عربي")!;
+    assert.deepEqual(
+      Object.values(sample!.arguments).map(({ arg_1 }) => arg_1),
+      [" أ", " ب"],
+    );
+    assert.match(sample!.arguments.gen_args_0!.arg_0, /^ما هو؟\nأ\. choice 0\nب\. fever\nالإجابة:$/);
+    // A merged run has no task of own questions, only what the journal says.
+    const results = to_results(one);
+    const page = to_html(one, results, tables(results));
+    assert.match(page, /<rect class="ar letters"/);
+    assert.match(page, /aria-label="Arabic: expected calibration error/);
+    assert.ok(!page.includes('aria-label="English'));
+    // Of 2, 3, 4 and 2 options.
+    const chance = 90 + (560 * (1 / 2 + 1 / 3 + 1 / 4 + 1 / 2)) / 4;
+    assert.ok(page.includes(`class="chance" d="M${chance.toFixed(1)} `), `${chance}`);
+  });
+
+  test("what is odd about the data is said before the first question and kept in the results", async () => {
+    const own = join(dir, "odd.jsonl");
+    await writeFile(own, '{"question":"Which vitamin?","options":["D","C","B"],"answer":"B"}\n');
+    const said: string[] = [];
+    const { run: one } = await run({ tasks: [await mcqa_task(own)], on_warning: (warning) => said.push(warning) });
+    assert.match(said.join(), /odd\.jsonl: answers that are a position and also the text.*line 1/);
+    assert.deepEqual(to_results(one).bimedix.run.tasks[0]!.warnings, said);
+  });
+
   test("a kill -9 at any moment loses at most the batch in flight; the command goes on and tidies up", async () => {
     const folder = await output();
     const args = ["dist/src/cli/main.js", "eval", "--tasks", file, "--output", folder, "--dtype", "q8", "--json"];
@@ -214,7 +260,8 @@ describe("runs", () => {
     const cases: [string[], RegExp][] = [
       [["--tasks", "mmlu_astrology"], /task "mmlu_astrology"; expected bimedix_en/],
       [["--tasks", "mmlu_anatomy", "--data", "/nowhere"], /--data \/nowhere/],
-      [["--tasks", file, "--limit", "0"], /--limit 0; expected a whole number from 1/],
+      [["--tasks", file, "--limit", "0"], /--limit 0; expected a whole number from 1, or a part/],
+      [["--tasks", file, "--batch_size", "8"], /--batch_size; .*leave it out/],
       [["--tasks", file, "--num-fewshot", "-1"], /--num-fewshot -1/],
       [["--tasks", file, "--shard", "3/2"], /--shard 3\/2/],
       [["--tasks", file, "--num-fewshot", "2", "--output", dir], /2 shots for mine, which has no examples/],

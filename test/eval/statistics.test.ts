@@ -72,10 +72,11 @@ describe("two runs", () => {
     dir = await mkdtemp(join(tmpdir(), "bimedix-compare-"));
   });
   after(() => rm(dir, { recursive: true }));
-  const write = async (name: string, answers: number[], hash = "h") => {
+  const write = async (name: string, answers: number[], hash = "h", limit: number | null = null) => {
     const folder = join(dir, name, "model");
     await mkdir(folder, { recursive: true });
-    await writeFile(join(folder, "results_2026-01-01T00-00-00.000000.json"), "{}");
+    const results = JSON.stringify({ config: { limit } });
+    await writeFile(join(folder, "results_2026-01-01T00-00-00.000000.json"), results);
     const lines = answers.map((acc, doc_id) => `${JSON.stringify({ doc_id, doc_hash: `${hash}${doc_id}`, acc })}\n`);
     await writeFile(join(folder, "samples_mmlu_anatomy_2026-01-01T00-00-00.000000.jsonl"), lines.join(""));
     return join(dir, name);
@@ -96,13 +97,23 @@ describe("two runs", () => {
       only_second: 3,
       p_value: 0.625,
     });
-    assert.match(comparison_text({ runs: ["a", "b"], tasks, all }), /mmlu_anatomy\s+6\s+50\.0\s+83\.3\s+\+33\.3/);
+    assert.match(
+      comparison_text({ runs: ["a", "b"], limits: [null, null], tasks, all }),
+      /mmlu_anatomy\s+6\s+50\.0\s+83\.3\s+\+33\.3/,
+    );
   });
 
   test("of other questions, or none, are refused", async () => {
     const a = await write("c", [1, 0]);
     await rejects(compare_runs(a, await write("d", [1, 0], "other")), "bad_data", /question 0: not the same/);
-    await rejects(compare_runs(a, await write("e", [1])), "bad_data", /question 0: not the same/);
+    await rejects(
+      compare_runs(a, await write("e", [1], "h", 1)),
+      "bad_data",
+      /mmlu_anatomy with 2 questions in A \(no --limit\) and 1 in B \(--limit 1\)/,
+    );
+    const both = await compare_runs(await write("f", [1], "h", 1), await write("g", [0], "h", 0.5));
+    assert.deepEqual(both.limits, [1, 0.5]);
+    assert.match(comparison_text(both), /A .*--limit 1\)\nB .*--limit 0\.5\)/);
     await rejects(compare_runs(a, dir.concat("/nowhere")), "file_not_found", /nowhere/);
     await mkdir(join(dir, "empty"));
     await rejects(compare_runs(a, join(dir, "empty")), "file_not_found", /no results/);

@@ -1,14 +1,15 @@
 /** Adapters: files that PEFT wrote, in both layouts (tools/make_adapter_fixtures.py), and what the engine makes of them. */
 import assert from "node:assert/strict";
-import { cp, mkdtemp, readFile, writeFile } from "node:fs/promises";
+import { cp, mkdtemp, readdir, readFile, symlink, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { describe, test } from "node:test";
 import { LocalEngine } from "../../src/engine/local.js";
-import { read_adapter, write_adapter } from "../../src/model/adapter.js";
+import { write_adapter } from "../../src/model/adapter.js";
 import { read_config } from "../../src/model/config.js";
 import { lora_a_name, lora_b_name } from "../../src/model/lora.js";
 import { merge_adapter } from "../../src/model/merge.js";
+import { read_adapter } from "../../src/model/read_adapter.js";
 import { write_safetensors } from "../../src/model/safetensors.js";
 import { open_store } from "../../src/model/store.js";
 import { max_difference, read_arrays, rejects, root, twins } from "../fixtures.js";
@@ -80,7 +81,7 @@ describe("adapters", () => {
       await write_safetensors(join(exact, "model.safetensors"), tensors);
       await cp(join(base, "config.json"), join(exact, "config.json"));
       const { pairs } = await read_adapter(made(name), await read_config(base));
-      assert.equal(await merge_adapter(exact, made(name), output), pairs.size);
+      assert.deepEqual(await merge_adapter(exact, made(name), output), { changed: pairs.size, unchanged: [] });
       const merged = await LocalEngine.create(await open_store(output, { dtype: "fp32" }));
       const { input_ids, logits } = await reference(name);
       assert.ok(max_difference((await merged.forward([input_ids])).logits[0]!, logits) < 1e-4);
@@ -95,7 +96,8 @@ describe("adapters", () => {
       { name: lora_a_name(name), shape: [rank, a.length / rank], data: a },
       { name: lora_b_name(name), shape: [b.length / rank, rank], data: b },
     ]);
-    await write_adapter(dir, { ...json, target_parameters: null }, tensors);
+    const target_modules = [...(json.target_modules as string[]), "w1", "w2", "w3", "gate"];
+    await write_adapter(dir, { ...json, target_modules, target_parameters: null }, tensors);
     const again = await read_adapter(dir, config);
     assert.deepEqual([...again.pairs], [...pairs]);
   });
@@ -121,10 +123,10 @@ describe("adapters", () => {
       /pissa_niter_4.*base that was changed/,
       (json) => (json.init_lora_weights = "pissa_niter_4"),
     );
-    await refuses("peft4", /modules_to_save/, (json) => (json.modules_to_save = ["lm_head"]));
+    await refuses("peft4", /without lm_head.weight.*modules_to_save/, (json) => (json.modules_to_save = ["lm_head"]));
     await refuses("peft4", /rank 4 .*8, as adapter_config/, (json) => (json.r = 8));
     await refuses("peft4", /lora_alpha/, (json) => (json.lora_alpha = 0));
-    await refuses("peft4", /alpha_pattern/, (json) => (json.alpha_pattern = { "(a+)+$": 3 }));
+    await refuses("peft4", /alpha_pattern.*lookbehind/, (json) => (json.alpha_pattern = { "(?<=q)_proj": 3 }));
     await refuses("peft5", /fused experts/, (json) => delete json.peft_version);
     const other = await read_config(join(twins, "mixtral-4-experts-fused"));
     await rejects(read_adapter(made("peft4"), other), "bad_adapter", /for a matrix \[/);
@@ -136,19 +138,35 @@ describe("adapters", () => {
     await rejects(read_adapter(base, config), "file_not_found", /adapter_config/);
   });
 
-  test("an adapter that changes nothing is not merged", async () => {
+  test("an expert that no token reached is merged and told; an adapter that changes nothing is not, unless it may", async () => {
     const config = await read_config(base);
-    const dir = await temporary();
     const { pairs, config: json } = await read_adapter(made("peft4"), config);
-    const tensors = [...pairs].flatMap(([name, { rank, a, b }]) => [
-      { name: lora_a_name(name), shape: [rank, a.length / rank], data: a },
-      {
-        name: lora_b_name(name),
-        shape: [b.length / rank, rank],
-        data: name.includes("experts.2.w3") ? b.map(() => 0) : b,
-      },
-    ]);
-    await write_adapter(dir, json, tensors);
-    await rejects(merge_adapter(base, dir, await temporary()), "bad_adapter", /layers.0.*experts.2.w3.*as it is/);
+    const untrained = async (which: RegExp) => {
+      const dir = await temporary();
+      const tensors = [...pairs].flatMap(([name, { rank, a, b }]) => [
+        { name: lora_a_name(name), shape: [rank, a.length / rank], data: a },
+        { name: lora_b_name(name), shape: [b.length / rank, rank], data: which.test(name) ? b.map(() => 0) : b },
+      ]);
+      await write_adapter(dir, json, tensors);
+      return dir;
+    };
+    const unchanged = [0, 1].map((layer) => `model.layers.${layer}.block_sparse_moe.experts.2.w3.weight`);
+    const result = await merge_adapter(base, await untrained(/experts\.2\.w3/), await temporary());
+    assert.deepEqual(result, { changed: pairs.size - 2, unchanged });
+    const [nothing, output] = [await untrained(/./), await temporary()];
+    await rejects(merge_adapter(base, nothing, output), "bad_adapter", /all \d+ tensors.*--allow-unchanged/);
+    assert.deepEqual(await readdir(output), []);
+    const allowed = await merge_adapter(base, nothing, output, { allow_unchanged: true });
+    assert.deepEqual([allowed.changed, allowed.unchanged.length], [0, pairs.size]);
+  });
+
+  test("a model is not written over itself, by whatever path", async () => {
+    const dir = await temporary();
+    await cp(base, join(dir, "base"), { recursive: true });
+    await symlink("base", join(dir, "alias"));
+    const bytes = await readFile(join(dir, "base", "model.safetensors"));
+    for (const output of ["base", "alias", "base/../alias"])
+      await rejects(merge_adapter(join(dir, "base"), made("peft4"), join(dir, output)), "bad_option", /own directory/);
+    assert.deepEqual(await readFile(join(dir, "base", "model.safetensors")), bytes);
   });
 });

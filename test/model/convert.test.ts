@@ -9,7 +9,7 @@ import { Assistant } from "../../src/assistant/assistant.js";
 import { open_checkpoint } from "../../src/model/checkpoint.js";
 import { convert } from "../../src/model/convert.js";
 import { open_store } from "../../src/model/store.js";
-import { copy_of, rejects, remove, root } from "../fixtures.js";
+import { copy_of, rejects, remove, root, twins } from "../fixtures.js";
 
 const SINGLE = "mixtral-2-experts";
 
@@ -115,6 +115,25 @@ describe("a converted model", () => {
     ]);
     const assistant = await Assistant.from_pretrained(output, { dtype: "q4" });
     await assistant.dispose();
+    // Where Transformers.js looks for weights and template; it reads no chat_template.jinja.
+    const json = async (name: string) => JSON.parse(await readFile(join(output, name), "utf8"));
+    assert.deepEqual((await json("config.json"))["transformers.js_config"], { use_external_data_format: true });
+    const template = await readFile(join(root, "models/nano/chat_template.jinja"), "utf8");
+    assert.equal((await json("tokenizer_config.json")).chat_template, template);
+  });
+
+  test("says what Transformers.js can do with it, which has no Mixtral", async () => {
+    const words = async (name: string, ...more: string[]) => {
+      const command = [join(root, "dist/src/cli/main.js"), "convert", await copy_of(name), "--dtype", "q8", ...more];
+      const { stdout, stderr } = spawnSync(process.execPath, command, { encoding: "utf8" });
+      assert.equal(stderr, "");
+      return stdout.trim().split("\n").at(-1)!;
+    };
+    assert.match(await words(SINGLE), /Transformers\.js has no Mixtral/);
+    const llama = (await readdir(twins)).find((name) => name.startsWith("llama"))!;
+    assert.match(await words(llama), /use_external_data_format.*--output/);
+    const output = await mkdtemp(join(tmpdir(), "bimedix-"));
+    assert.match(await words(llama, "--output", output), /Transformers\.js run it from its folder/);
   });
 
   test("on a full disk", { skip: process.platform === "linux" ? false : "/dev/full is Linux's" }, async () => {

@@ -1,119 +1,53 @@
-/** Downloads from a local server that answers as the hub does: resumed, checked, and readable errors. */
+/** What is downloaded, found again, and said when it is not there. */
 import assert from "node:assert/strict";
-import { createHash, randomBytes } from "node:crypto";
-import { mkdir, mkdtemp, readdir, readFile, writeFile } from "node:fs/promises";
-import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http";
-import type { AddressInfo } from "node:net";
+import { randomBytes } from "node:crypto";
+import { existsSync } from "node:fs";
+import { lstat, mkdir, mkdtemp, readdir, readFile, readlink, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
-import { join } from "node:path";
+import { isAbsolute, join, relative } from "node:path";
 import { after, before, beforeEach, describe, test } from "node:test";
-import { dataset_file, resolve_model, resolve_tokenizer } from "../../src/model/hub.js";
+import { dataset_file, resolve_adapter, resolve_model, resolve_tokenizer } from "../../src/model/hub.js";
 import { rejects } from "../fixtures.js";
+import { FakeHub, git_hash, SHA, sha256 } from "./fake_hub.js";
 
-const SHA = "a".repeat(40);
 const weights = randomBytes(300_000);
-const files: Record<string, Buffer> = {
+const files = {
   "config.json": Buffer.from("{}"),
-  "tokenizer.json": Buffer.from("{}"),
+  "tokenizer.json": Buffer.from('{"a": 1}'),
   "model.safetensors": weights,
   "pytorch_model.bin": Buffer.from("no"),
+  "README.md": Buffer.from("no"),
   "anatomy/test/0000.parquet": Buffer.from("PAR1"),
 };
-const sha256 = (bytes: Buffer) => createHash("sha256").update(bytes).digest("hex");
+const needed = ["config.json", "model.safetensors", "tokenizer.json"];
 
 describe("the hub", () => {
-  let server: Server;
-  /** Ranges of model.safetensors that were asked for, and how the next answer goes wrong. */
-  let ranges: (string | undefined)[];
-  let fault: "" | "cut" | "wrong bytes" | "403" | "whole file";
-
-  function entry(path: string) {
-    const bytes = files[path]!;
-    const lfs = path.endsWith(".safetensors")
-      ? { lfs: { oid: sha256(bytes), size: bytes.length, pointerSize: 100 } }
-      : {};
-    return { type: "file", path, size: bytes.length, oid: createHash("sha1").update(bytes).digest("hex"), ...lfs };
+  const hub = new FakeHub();
+  const storage = () => join(process.env.HF_HUB_CACHE!, "models--org--name");
+  /** A snapshot as another tool leaves it where links are not to be had. */
+  async function snapshot_of(contents: Record<string, string | Buffer>, commit = SHA): Promise<string> {
+    const dir = join(storage(), "snapshots", commit);
+    await mkdir(dir, { recursive: true });
+    await mkdir(join(storage(), "refs"), { recursive: true });
+    await writeFile(join(storage(), "refs/main"), commit);
+    for (const [name, content] of Object.entries(contents)) await writeFile(join(dir, name), content);
+    return dir;
   }
 
-  function answer(request: IncomingMessage, response: ServerResponse): unknown {
-    const url = new URL(request.url!, "http://hub");
-    const json = (value: unknown, status = 200) => {
-      response.writeHead(status, { "content-type": "application/json" });
-      response.end(JSON.stringify(value));
-    };
-    if (fault === "403") return json({ error: "gated" }, 403);
-    if (url.pathname.startsWith("/api/models/org/missing")) return json({ error: "not found" }, 404);
-    if (url.pathname.includes("/tree/")) {
-      const folder = url.pathname.split(SHA)[1]!.slice(1);
-      return json(
-        Object.keys(files)
-          .filter((path) => path.startsWith(folder))
-          .map(entry),
-      );
-    }
-    if (url.pathname.includes("/paths-info/")) {
-      let body = "";
-      request.on("data", (chunk) => {
-        body += chunk;
-      });
-      request.on("end", () => {
-        const paths = body.startsWith("{")
-          ? (JSON.parse(body) as { paths: string[] }).paths
-          : new URLSearchParams(body).getAll("paths");
-        json(paths.map(entry));
-      });
-      return;
-    }
-    if (
-      url.pathname.startsWith("/api/datasets/") &&
-      !decodeURIComponent(url.pathname).endsWith("/revision/refs/convert/parquet")
-    )
-      return json({ error: "not found" }, 404);
-    if (/^\/api\/(models|datasets)\//.test(url.pathname))
-      return json({
-        _id: "1",
-        id: "org/name",
-        sha: SHA,
-        private: false,
-        downloads: 0,
-        gated: false,
-        likes: 0,
-        lastModified: "2026-01-01T00:00:00.000Z",
-      });
-    const path = url.pathname.split(`/resolve/${SHA}/`)[1]!;
-    const bytes = files[path]!;
-    const range = /^bytes=(\d+)-$/.exec(request.headers.range ?? "");
-    if (path === "model.safetensors") ranges.push(request.headers.range);
-    const from = range && fault !== "whole file" ? Number(range[1]) : 0;
-    response.writeHead(range && fault !== "whole file" ? 206 : 200, { "content-length": bytes.length - from });
-    if (path !== "model.safetensors") return void response.end(bytes);
-    if (fault === "cut") {
-      fault = "";
-      response.write(bytes.subarray(from, 100_000), () => setTimeout(() => response.destroy(), 50));
-    } else if (fault === "wrong bytes") {
-      fault = "";
-      response.end(Buffer.alloc(bytes.length - from));
-    } else response.end(bytes.subarray(from));
-  }
-
-  before(async () => {
-    server = createServer(answer).listen(0, "127.0.0.1");
-    await new Promise((resolve) => server.once("listening", resolve));
-    process.env.HF_ENDPOINT = `http://127.0.0.1:${(server.address() as AddressInfo).port}`;
-  });
-  after(() => {
-    server.close();
-    server.closeAllConnections();
-  });
+  before(() => hub.start());
+  after(() => hub.stop());
   beforeEach(async () => {
-    process.env.HF_HUB_CACHE = await mkdtemp(join(tmpdir(), "bimedix-hub-"));
-    delete process.env.HF_HUB_OFFLINE;
-    ranges = [];
-    fault = "";
+    for (const name of Object.keys(process.env))
+      if (/^(HF|HUGGING|TRANSFORMERS|.*_PROXY)/i.test(name)) delete process.env[name];
+    process.env.HF_HOME = await mkdtemp(join(tmpdir(), "bimedix-hub-"));
+    process.env.HF_HUB_CACHE = join(process.env.HF_HOME, "hub");
+    process.env.HF_ENDPOINT = hub.url;
+    hub.reset(files);
   });
 
   test("a split of a data set is downloaded once, from the branch of Parquet copies, and then found offline", async () => {
     const file = await dataset_file("org/data", "anatomy", "test");
+    assert.equal(hub.log[0]!.path, "/api/datasets/org/data/revision/refs/convert/parquet");
     assert.equal(await readFile(file, "utf8"), "PAR1");
     assert.equal(await dataset_file("org/data", "anatomy", "test", { offline: true }), file);
     await rejects(
@@ -127,72 +61,326 @@ describe("the hub", () => {
   test("a model is downloaded once, without files it does not need, and then found offline", async () => {
     let last = { done: 0, total: 0 };
     const dir = await resolve_model("org/name", { on_progress: (progress) => (last = progress) });
-    assert.deepEqual((await readdir(dir)).sort(), ["config.json", "model.safetensors", "tokenizer.json"]);
+    assert.deepEqual((await readdir(dir)).sort(), needed);
     assert.deepEqual(await readFile(join(dir, "model.safetensors")), weights);
-    assert.deepEqual(last, { file: "model.safetensors", done: last.total, total: weights.length + 4 });
+    assert.deepEqual(last, { file: "model.safetensors", done: last.total, total: weights.length + 10 });
     assert.equal(await resolve_model("org/name"), dir);
     assert.equal(await resolve_model("org/name", { offline: true }), dir);
-    assert.equal(ranges.length, 1);
+    assert.deepEqual(hub.asked_of("model.safetensors"), [""]);
+  });
+
+  test("the cache has huggingface_hub's layout, and nothing else lies in it", async () => {
+    const dir = await resolve_model("org/name");
+    assert.equal(dir, join(storage(), "snapshots", SHA));
+    assert.equal(await readFile(join(storage(), "refs/main"), "utf8"), SHA);
+    const blobs = needed.map((name) => ({ name, bytes: files[name as keyof typeof files] }));
+    for (const { name, bytes } of blobs) {
+      const hash = name.endsWith(".safetensors") ? sha256(bytes) : git_hash(bytes);
+      assert.equal(await readlink(join(dir, name)), join("../../blobs", hash));
+    }
+    assert.deepEqual((await readdir(storage())).sort(), ["blobs", "refs", "snapshots"]);
+    assert.equal((await readdir(join(storage(), "blobs"))).length, 3);
+  });
+
+  test("without links a file is moved into the snapshot, and found there", async () => {
+    process.env.HF_HUB_DISABLE_SYMLINKS = "1";
+    const dir = await resolve_model("org/name");
+    for (const name of needed) assert.ok((await lstat(join(dir, name))).isFile());
+    assert.deepEqual(await readdir(join(storage(), "blobs")), []);
+    assert.equal(await resolve_model("org/name"), dir);
+    assert.deepEqual(hub.asked_of("model.safetensors"), [""]);
   });
 
   test("a tokenizer is had without the weights", async () => {
     const dir = await resolve_tokenizer("org/name");
     assert.deepEqual((await readdir(dir)).sort(), ["config.json", "tokenizer.json"]);
     assert.equal(await resolve_tokenizer("org/name", { offline: true }), dir);
-    await rejects(resolve_model("org/name", { offline: true }), "offline", /another machine/);
+    await rejects(resolve_model("org/name", { offline: true }), "offline", /in the cache without model.safetensors/);
     assert.equal(await resolve_model("org/name"), dir);
-    assert.deepEqual(ranges, [undefined]);
+    assert.deepEqual(hub.asked_of("model.safetensors"), [""]);
+  });
+
+  test("every file that transformers reads is fetched, and no other", async () => {
+    const small = ["added_tokens.json", "chat_template.jinja", "generation_config.json", "merges.txt"];
+    const more = ["special_tokens_map.json", "tokenizer.model", "tokenizer_config.json", "vocab.json"];
+    const others = ["adapter_model.safetensors", "consolidated.safetensors", "model.fp16.safetensors", "model.gguf"];
+    const deep = ["original/consolidated.00.pth", "onnx/model.onnx", "onnx/model.onnx_data", "params.json"];
+    const template = "additional_chat_templates/tool_use.jinja";
+    for (const name of [...small, ...more, ...others, ...deep, template]) hub.files[name] = Buffer.from(name);
+    const dir = await resolve_model("org/name");
+    const expected = [...small, ...more, ...needed, "additional_chat_templates"].sort();
+    assert.deepEqual((await readdir(dir)).sort(), expected);
+    assert.ok(existsSync(join(dir, template)));
+  });
+
+  test("of shards those are fetched that the index names, and none beside a single file", async () => {
+    const shard = randomBytes(1000);
+    hub.files["model-00001-of-00002.safetensors"] = shard;
+    hub.files["model-00002-of-00002.safetensors"] = weights;
+    hub.files["model-00001-of-00001.safetensors"] = randomBytes(500);
+    hub.files["consolidated.safetensors"] = randomBytes(2000);
+    const weight_map = { a: "model-00001-of-00002.safetensors", b: "model-00002-of-00002.safetensors" };
+    hub.files["model.safetensors.index.json"] = Buffer.from(JSON.stringify({ weight_map }));
+    assert.deepEqual((await readdir(await resolve_model("org/name"))).sort(), needed);
+    delete hub.files["model.safetensors"];
+    hub.commit = "b".repeat(40);
+    const sharded = (await readdir(await resolve_model("org/name"))).sort();
+    assert.deepEqual(sharded, [
+      "config.json",
+      ...Object.values(weight_map),
+      "model.safetensors.index.json",
+      "tokenizer.json",
+    ]);
+    delete hub.files["model-00001-of-00002.safetensors"];
+    hub.commit = "c".repeat(40);
+    await rm(storage(), { recursive: true });
+    await rejects(resolve_model("org/name"), "bad_checkpoint", /index of org\/name names model-00001-of-00002/);
+  });
+
+  test("what holds no weights in safetensors is called what it is", async () => {
+    delete (hub.files as Partial<typeof files>)["model.safetensors"];
+    await rejects(
+      resolve_model("org/name"),
+      "bad_checkpoint",
+      /no model.safetensors, but pytorch_model.bin.*refs\/pr\/N/,
+    );
+    hub.reset({ "adapter_config.json": Buffer.from("{}"), "adapter_model.bin": Buffer.from("x") });
+    await rejects(resolve_model("org/name"), "bad_checkpoint", /holds an adapter and no model/);
+    await rejects(
+      resolve_adapter("org/name"),
+      "bad_checkpoint",
+      /no adapter_model.safetensors, only adapter_model.bin/,
+    );
   });
 
   test("what another tool downloaded is found offline, once every shard is there", async () => {
-    const storage = join(process.env.HF_HUB_CACHE!, "models--org--name");
-    const dir = join(storage, "snapshots", SHA);
-    await mkdir(dir, { recursive: true });
-    await mkdir(join(storage, "refs"));
-    await writeFile(join(storage, "refs/main"), SHA);
-    await writeFile(join(dir, "config.json"), "{}");
     const weight_map = { a: "model-1.safetensors", b: "model-2.safetensors" };
-    await writeFile(join(dir, "model.safetensors.index.json"), JSON.stringify({ weight_map }));
-    await writeFile(join(dir, "model-1.safetensors"), "");
-    await rejects(resolve_model("org/name", { offline: true }), "offline", /not in the cache/);
+    const index = JSON.stringify({ weight_map });
+    const dir = await snapshot_of({
+      "config.json": "{}",
+      "model.safetensors.index.json": index,
+      "model-1.safetensors": "",
+    });
+    await rejects(
+      resolve_model("org/name", { offline: true }),
+      "offline",
+      /in the cache without model-2.safetensors, and/,
+    );
     await writeFile(join(dir, "model-2.safetensors"), "");
     assert.equal(await resolve_model("org/name", { offline: true }), dir);
   });
 
-  test("an interrupted download goes on where it was", async () => {
-    fault = "cut";
-    await rejects(resolve_model("org/name"), "offline", /what has arrived is kept/);
-    await rejects(resolve_model("org/name", { offline: true }), "offline", /another machine/);
+  test("a snapshot of another tool is completed", async () => {
+    hub.files["generation_config.json"] = Buffer.from("{ }");
+    const dir = await snapshot_of({ "config.json": "{}", "model.safetensors": weights });
+    assert.equal(await resolve_model("org/name"), dir);
+    assert.deepEqual((await readdir(dir)).sort(), [...needed, "generation_config.json"].sort());
+    assert.deepEqual(hub.asked_of("model.safetensors"), []);
+  });
+
+  test("revisions: branches with a slash, pull requests, tags, commits; each found again offline", async () => {
+    for (const revision of ["refs/pr/1", "v1.0", "feature/x", "aaaaaaa"]) {
+      await resolve_model(`org/name@${revision}`);
+      assert.ok(hub.log.some(({ path }) => path === `/api/models/org/name/revision/${revision}`));
+      assert.equal(await readFile(join(storage(), "refs", revision), "utf8"), SHA);
+      assert.ok(await resolve_model("org/name", { revision, offline: true }));
+    }
+    assert.equal(await resolve_model("org/name", { revision: SHA, offline: true }), join(storage(), "snapshots", SHA));
+    const elsewhere = new RegExp(`in the cache at ${SHA} and not at main.*ask for org/name@${SHA}`);
+    await rejects(resolve_model("org/name", { offline: true }), "offline", elsewhere);
+    await rejects(resolve_model("org/name@../../x"), "bad_option", /revision/);
+  });
+
+  for (const [status, answer] of [
+    [500, {}],
+    [503, {}],
+    [504, { headers: { "content-type": "text/html" }, body: "<html>gateway</html>" }],
+    [429, { headers: { "retry-after": "3600" } }],
+    [401, {}],
+    [403, { headers: { "x-error-code": "GatedRepo" } }],
+    [404, { headers: { "x-error-code": "RepoNotFound" } }],
+    [407, {}],
+    [200, { headers: { "content-type": "text/html" }, body: "<html>sign in to the network</html>" }],
+    [200, { body: "[]" }],
+  ] as const) {
+    test(`a cached model loads when the hub answers ${status} ${JSON.stringify(answer)}`, async () => {
+      const dir = await resolve_model("org/name");
+      hub.fault = () => ({ status, ...answer });
+      hub.log = [];
+      assert.equal(await resolve_model("org/name"), dir);
+      // huggingface_hub does not try again either where it has something to go on with.
+      assert.equal(hub.log.length, 1);
+    });
+  }
+
+  test("a cached model loads without a network, and when a newer one cannot be had", async () => {
     const dir = await resolve_model("org/name");
-    assert.deepEqual(ranges, [undefined, "bytes=100000-"]);
-    assert.deepEqual(await readFile(join(dir, "model.safetensors")), weights);
-  });
-
-  test("a server that ignores the range starts over", async () => {
-    fault = "cut";
-    await rejects(resolve_model("org/name"), "offline", /kept/);
-    fault = "whole file";
-    assert.deepEqual(await readFile(join(await resolve_model("org/name"), "model.safetensors")), weights);
-  });
-
-  test("wrong bytes are thrown away", async () => {
-    fault = "wrong bytes";
-    await rejects(resolve_model("org/name"), "bad_checkpoint", /sha256/);
-    assert.deepEqual(await readFile(join(await resolve_model("org/name"), "model.safetensors")), weights);
-  });
-
-  test("errors say what to do", async () => {
-    await rejects(resolve_model("org/missing"), "file_not_found", /check the name/);
-    fault = "403";
-    await rejects(resolve_model("org/name"), "file_unreadable", /HF_TOKEN/);
-    for (const name of ["", "nothing", "../x/y", "a/b/c", "http://x/y"])
-      await rejects(resolve_model(name), "file_not_found", /hub id/);
-    process.env.HF_HUB_OFFLINE = "1";
-    await rejects(resolve_model("org/other"), "offline", /offline mode/);
-    delete process.env.HF_HUB_OFFLINE;
-    const endpoint = process.env.HF_ENDPOINT;
+    hub.commit = "b".repeat(40);
+    hub.files["model.safetensors"] = randomBytes(1000);
+    hub.fault = ({ path }) =>
+      path.includes("/resolve/") ? { status: 403, headers: { "x-error-code": "GatedRepo" } } : undefined;
+    assert.equal(await resolve_model("org/name"), dir);
     process.env.HF_ENDPOINT = "http://127.0.0.1:1";
-    await rejects(resolve_model("org/other"), "offline", /cannot be reached/);
-    process.env.HF_ENDPOINT = endpoint;
+    assert.equal(await resolve_model("org/name"), dir);
+    // A cache that cannot be written: its folder of blobs is a file.
+    Object.assign(process.env, { HF_ENDPOINT: hub.url });
+    hub.fault = null;
+    await rm(storage(), { recursive: true });
+    await snapshot_of(Object.fromEntries(needed.map((name) => [name, files[name as keyof typeof files]])));
+    await writeFile(join(storage(), "blobs"), "");
+    assert.equal(await resolve_model("org/name"), dir);
+    // But a branch that is gone is gone, as huggingface_hub has it.
+    hub.fault = () => ({ status: 404, headers: { "x-error-code": "RevisionNotFound" } });
+    await rejects(resolve_model("org/name"), "file_not_found", /no revision main/);
+  });
+
+  test("an endpoint with a path keeps it, and a relative cache folder makes links that hold", async () => {
+    const seen: string[] = [];
+    hub.fault = ({ path }) => {
+      seen.push(path);
+      const plain = path.replace("/mirror/hub/", "/");
+      return plain === path ? undefined : { status: 307, headers: { location: plain } };
+    };
+    process.env.HF_ENDPOINT = `${hub.url}/mirror/hub/`;
+    process.env.HF_HUB_CACHE = relative(process.cwd(), join(process.env.HF_HOME!, "hub"));
+    const dir = await resolve_tokenizer("org/name");
+    assert.ok(isAbsolute(dir));
+    assert.deepEqual(await readFile(join(dir, "tokenizer.json")), files["tokenizer.json"]);
+    assert.equal(seen.filter((path) => path.startsWith("/mirror/hub/")).length, seen.length / 2);
+  });
+
+  test("a commit is not looked up", async () => {
+    await resolve_tokenizer(`org/name@${SHA}`);
+    assert.ok(!hub.log.some(({ path }) => path.includes("/revision/")));
+    assert.ok(!existsSync(join(storage(), "refs")));
+  });
+
+  test("a renamed repository is followed", async () => {
+    hub.fault = ({ path }) =>
+      path.includes("org/old")
+        ? { status: 307, headers: { location: path.replace("org/old", "org/name") } }
+        : undefined;
+    assert.deepEqual((await readdir(await resolve_model("org/old"))).sort(), needed);
+  });
+
+  test("a long list comes in pages", async () => {
+    const entry = (path: keyof typeof files) => ({
+      type: "file",
+      path,
+      size: files[path].length,
+      oid: git_hash(files[path]),
+    });
+    let page = 0;
+    hub.fault = ({ path }) => {
+      if (!path.includes("/tree/")) return undefined;
+      const link = `<${hub.url}/api/models/org/name/tree/${SHA}?cursor=2>; rel="next"`;
+      return page++ === 0
+        ? { status: 200, headers: { link }, body: JSON.stringify([entry("config.json")]) }
+        : { status: 200, body: JSON.stringify([entry("tokenizer.json")]) };
+    };
+    assert.deepEqual((await readdir(await resolve_tokenizer("org/name"))).sort(), ["config.json", "tokenizer.json"]);
+  });
+
+  test("a token goes to the hub and to nobody else", async () => {
+    const cdn = new FakeHub();
+    await cdn.start();
+    cdn.fault = () => ({ status: 200, headers: {}, body: weights });
+    hub.fault = ({ path }) =>
+      path.endsWith("model.safetensors") ? { status: 302, headers: { location: `${cdn.url}/signed?x=1` } } : undefined;
+    const sent = async () => {
+      hub.log = [];
+      await resolve_model("org/name");
+      return new Set(hub.log.map(({ authorization }) => authorization));
+    };
+    process.env.HF_TOKEN = "hf_secret\n";
+    assert.deepEqual(await sent(), new Set(["Bearer hf_secret"]));
+    assert.deepEqual(
+      cdn.log.map(({ authorization }) => authorization),
+      [undefined],
+    );
+    cdn.stop();
+    delete process.env.HF_TOKEN;
+    assert.deepEqual(await sent(), new Set([undefined]));
+    await writeFile(join(process.env.HF_HOME!, "token"), "hf_stored\n");
+    assert.deepEqual(await sent(), new Set(["Bearer hf_stored"]));
+    await writeFile(join(process.env.HF_HOME!, "elsewhere"), "hf_elsewhere");
+    process.env.HF_TOKEN_PATH = "$HF_HOME/elsewhere";
+    assert.deepEqual(await sent(), new Set(["Bearer hf_elsewhere"]));
+    process.env.HUGGING_FACE_HUB_TOKEN = "hf_old";
+    assert.deepEqual(await sent(), new Set(["Bearer hf_old"]));
+    process.env.HF_HUB_DISABLE_IMPLICIT_TOKEN = "1";
+    assert.deepEqual(await sent(), new Set([undefined]));
+  });
+
+  test("what the hub refuses is said with what to do", async () => {
+    const refuses = (status: number, headers: Record<string, string>, code: string, mentions: RegExp) => {
+      hub.fault = () => ({ status, headers });
+      return rejects(resolve_model("org/name"), code, mentions);
+    };
+    await refuses(404, { "x-error-code": "RepoNotFound" }, "file_not_found", /check the name.*HF_TOKEN/);
+    await refuses(401, {}, "file_not_found", /no directory here and nothing on the hub.*check the name.*HF_TOKEN/);
+    await refuses(404, { "x-error-code": "RevisionNotFound" }, "file_not_found", /no revision main/);
+    await refuses(
+      403,
+      { "x-error-code": "GatedRepo" },
+      "file_unreadable",
+      /gated.*terms on http:.*\/org\/name.*HF_TOKEN/,
+    );
+    await refuses(403, { "x-error-message": "Access to this resource is disabled." }, "file_unreadable", /disabled/);
+    await refuses(403, { "x-error-message": "not for you" }, "file_unreadable", /not for you.*HF_TOKEN/);
+    await refuses(429, { "retry-after": "3600" }, "offline", /429.*3600 s/);
+    await refuses(429, { ratelimit: '"api";r=0;t=299' }, "offline", /299 s/);
+    process.env.HF_TOKEN = "hf_secret";
+    await refuses(
+      401,
+      { "x-error-message": "Invalid credentials in Authorization header" },
+      "file_unreadable",
+      /token in HF_TOKEN/,
+    );
+  });
+
+  test("a name that might be a folder's is called both", async () => {
+    hub.fault = () => ({ status: 404, headers: { "x-error-code": "RepoNotFound" } });
+    await rejects(
+      resolve_model("models/nanoo"),
+      "file_not_found",
+      /no directory here \(models holds .*nano.*\) and nothing on the hub/,
+    );
+    await rejects(resolve_model("nanoo"), "file_not_found", /no directory here and nothing on the hub/);
+    await rejects(resolve_model("./models/nanoo"), "file_not_found", /directory .\/models\/nanoo does not exist/);
+    for (const name of ["", "../x/y", "a/b/c", "http://x/y"])
+      await rejects(resolve_model(name), "file_not_found", /hub id/);
+    hub.log = [];
+    await rejects(resolve_model("package.json"), "bad_option", /which is a file/);
+    assert.deepEqual(hub.log, []);
+  });
+
+  test("who cannot reach the hub hears what is in the cache", async () => {
+    process.env.HF_HUB_OFFLINE = "yes";
+    await rejects(resolve_model("org/other"), "offline", /not in the cache.*offline mode.*another machine/);
+    process.env.HF_HUB_OFFLINE = "0";
+    hub.fault = () => ({ status: 200, headers: { "content-type": "text/html" }, body: "<html>sign in</html>" });
+    await rejects(resolve_model("org/other"), "offline", /answers in text\/html.*HF_ENDPOINT/);
+    assert.equal(hub.log.length, 1);
+    hub.fault = () => "hang";
+    process.env.HF_HUB_ETAG_TIMEOUT = "1";
+    const signal = AbortSignal.timeout(2500);
+    await rejects(resolve_model("org/other", { signal }), "aborted", /model org\/other that was stopped/);
+  });
+
+  test("a model that does not fit on the disk says how much it needs before it begins", async () => {
+    hub.fault = ({ path }) => {
+      if (!path.includes("/tree/")) return undefined;
+      const file = { type: "file", path: "config.json", size: 2, oid: git_hash(files["config.json"]) };
+      const lfs = { oid: "f".repeat(64), size: 9.4e16, pointerSize: 100 };
+      const large = { type: "file", path: "model.safetensors", size: 9.4e16, oid: SHA, lfs };
+      return { status: 200, body: JSON.stringify([file, large]) };
+    };
+    await rejects(
+      resolve_model("org/name"),
+      "disk_full",
+      /needs 94000000.0 GB, and [\d.]+ [GM]B are free.*HF_HUB_CACHE/,
+    );
+    assert.deepEqual(hub.asked_of("model.safetensors"), []);
   });
 });

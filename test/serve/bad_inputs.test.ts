@@ -211,10 +211,31 @@ describe("the shape of JSON", () => {
   each("unsupported fields are named", chats, {
     tools: { ...chat, tools: [{ type: "function", function: { name: "x" } }] },
     schema: { ...chat, response_format: { type: "json_schema", json_schema: {} } },
-    penalty: { ...chat, frequency_penalty: 0.5 },
-    store: { ...chat, store: true },
+    call: { ...chat, tool_choice: { type: "function", function: { name: "x" } } },
+    required: { ...chat, tool_choice: "required" },
+    functions: { ...chat, functions: [{ name: "x" }] },
+    audio: { ...chat, audio: { voice: "alloy", format: "wav" } },
+    modalities: { ...chat, modalities: ["text", "audio"] },
+    prediction: { ...chat, prediction: { type: "content", content: "x" } },
+    search: { ...chat, web_search_options: {} },
+    effort: { ...chat, reasoning_effort: "high" },
     typo: { ...chat, temprature: 1 },
-    functions: { ...chat, functions: [] },
+    ollama: { ...chat, options: { num_ctx: 4096 } },
+  });
+  test("what is refused is named in param, and a typo is told what it is near", async () => {
+    for (const [fields, param, mentions] of [
+      [{ tools: [{ type: "function", function: { name: "x" } }] }, "tools", /^tools: expected \[\]/],
+      [{ response_format: { type: "json_object" } }, "response_format.type", /^response_format\.type/],
+      [{ temprature: 1 }, "temprature", /temprature is not supported; did you mean temperature\?$/],
+      [{ max_token: 1 }, "max_token", /did you mean max_tokens\?$/],
+      [{ max_completion_tokens: 3 }, "max_tokens", /at the same time is not supported/],
+      [{ stop: ["x", ""] }, "stop.1", /^stop\.1/],
+    ] as const) {
+      const response = await at.post(chats, { ...chat, ...fields }, auth);
+      const { error } = (await response.json()) as { error: { param: string; message: string } };
+      assert.deepEqual([response.status, error.param], [400, param], error.message);
+      assert.match(error.message, mentions);
+    }
   });
   test("fields of an answer's message are taken back empty, and refused by name otherwise", async () => {
     const empty = { refusal: null, audio: null, function_call: null, tool_calls: [], annotations: [] };
@@ -263,7 +284,7 @@ describe("numbers", () => {
     assert.equal((await at.post(chats, { ...chat, temperature: null, top_p: null, stop: null }, auth)).status, 200);
   });
   each("21 the others", chats, {
-    ...bad("top_p", [0, 2, -0.1]),
+    ...bad("top_p", [2, -0.1]),
     ...bad("top_logprobs", [21, -1, 1]),
     ...bad("logprobs", [1, "true"]),
     ...bad("n", [1000, 0, 1.5]),
@@ -272,7 +293,10 @@ describe("numbers", () => {
     both: { ...chat, max_completion_tokens: 3 },
   });
   each("21 logprobs of a completion", completions, bad("logprobs", [true, 21, -1], completion));
-  each("22 logit_bias", chats, bad("logit_bias", [{ x: 1 }, { 99999: 1 }, { 5: 1e9 }, []]));
+  each("22 logit_bias", chats, {
+    ...bad("logit_bias", [{ x: 1 }, { 99999: 1 }, { 5: 1e9 }, []]),
+    stream: { ...chat, logit_bias: { 99999: 1 }, stream: true },
+  });
   each("23 stop", chats, {
     many: { ...chat, stop: Array(20_000).fill("x") },
     empty: { ...chat, stop: "" },

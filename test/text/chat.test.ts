@@ -15,7 +15,7 @@ import { root } from "../fixtures.js";
 const user = (content: string): ChatMessage => ({ role: "user", content });
 const assistant = (content: string): ChatMessage => ({ role: "assistant", content });
 const system = (content: string): ChatMessage => ({ role: "system", content });
-const context = { bos_token: "<s>", eos_token: "</s>", add_generation_prompt: true };
+const context = { special_tokens: { bos_token: "<s>", eos_token: "</s>" }, add_generation_prompt: true };
 const render = (name: string, messages: ChatMessage[], model_type = "llama") =>
   render_chat(fallback_template(name, model_type).chat_template, messages, context);
 
@@ -56,7 +56,8 @@ test("messages that no template can take are named", () => {
   const cases: [unknown, string][] = [
     [[], "bad_option"],
     ["hello", "bad_option"],
-    [[{ role: "doctor", content: "x" }], "bad_option"],
+    [[{ role: "", content: "x" }], "bad_option"],
+    [[{ content: "x" }], "bad_option"],
     [[{ role: "user", content: null }], "bad_option"],
     [[{ role: "user", content: [] }], "bad_option"],
     [[{ role: "user", content: [{ type: "image_url", image_url: "file:///etc/passwd" }] }], "bad_option"],
@@ -102,10 +103,14 @@ test("a template that loops, recurses or writes without end is an error", () => 
 });
 
 test("a template reaches nothing but the messages", () => {
-  assert.equal(
-    render_chat("{{ messages.__class__.__mro__ }}{{ messages.constructor }}{{ process }}", [user("x")], context),
-    "",
-  );
+  const reach = "{{ messages.__class__ }}{{ messages.constructor }}{{ messages.append }}{{ process }}";
+  assert.equal(render_chat(reach, [user("x")], context), "");
+  for (const template of [
+    "{{ messages.__class__.__mro__ }}",
+    "{{ messages.append(1) }}",
+    "{{ messages[0].update({}) }}",
+  ])
+    assert.throws(() => render_chat(template, [user("x")], context), /is unsafe/);
 });
 
 test("control strings in contents never become control tokens, also where [INST] is one", async () => {

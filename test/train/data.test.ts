@@ -10,7 +10,8 @@ import { encode_messages, pack, read_dataset, to_batch } from "../../src/train/d
 import { EventFile } from "../../src/train/events.js";
 import { clip_scale, schedule_at } from "../../src/train/optimizer.js";
 import { plot_page } from "../../src/train/plot.js";
-import { root } from "../fixtures.js";
+import type { SourceRecipe } from "../../src/train/recipe.js";
+import { rejects, root, shared, without_shared } from "../fixtures.js";
 
 let tokenizer: Tokenizer;
 before(async () => {
@@ -19,7 +20,7 @@ before(async () => {
 
 const options = { sequence_len: 128, train_on_inputs: false, on_damaged_line: "stop" as const };
 
-async function examples_of(type: "chat" | "instruction" | "mcqa", ...lines: object[]) {
+async function examples_of(type: SourceRecipe["type"], ...lines: object[]) {
   const path = join(await mkdtemp(join(tmpdir(), "bimedix-")), "data.jsonl");
   await writeFile(path, lines.map((line) => JSON.stringify(line)).join("\n"));
   return (await read_dataset({ path, type }, tokenizer, options)).examples;
@@ -65,6 +66,178 @@ describe("examples", () => {
       tokenizer.decode([...forms[2]!.input_ids]),
       /Context: A text\.\nQuestion: What is it\?\nOptions:\nA\. one\nB\. two\nC\. three/,
     );
+  });
+});
+
+/** What transformers 5.17 masks with `return_assistant_tokens_mask`, the answers in `{% generation %}`; the second answer is "(C)". */
+const MASKED: [string, string][] = [
+  ["(B) Metformin.", "]( B ) ▁Met form in . </s> ]( C ) </s>"],
+  ["[1] see", "][ 1 ] ▁see </s> ]( C ) </s>"],
+  ["**Bold**", "** B old ** </s> ]( C ) </s>"],
+  ["* item", "]* ▁item </s> ]( C ) </s>"],
+  ["{x}", "]{ x } </s> ]( C ) </s>"],
+  ["<b>", "]< b > </s> ]( C ) </s>"],
+  ["(أ) القلب", "]( أ ) ▁ال ق ل ب </s> ]( C ) </s>"],
+  [". and", "]. ▁and </s> ]( C ) </s>"],
+  ["\nnew", "<0x0A> new </s> ]( C ) </s>"],
+  ["]", "]] </s> ]( C ) </s>"],
+];
+
+describe("answers of any beginning, with Mixtral's own tokenizer", {
+  skip: without_shared("tokenizers/mixtral"),
+}, () => {
+  const conversation = (answer: string) => [
+    { role: "user" as const, content: "Q?" },
+    { role: "assistant" as const, content: answer },
+    { role: "user" as const, content: "R?" },
+    { role: "assistant" as const, content: "(C)" },
+  ];
+  const turn = "{% if m.role == 'user' %}{{ '[INST] ' + m.content + ' [/INST]' }}{% else %}";
+  const templates: [string, string][] = [
+    ["Mixtral's", `{{ bos_token }}{% for m in messages %}${turn}{{ m.content + eos_token }}{% endif %}{% endfor %}`],
+    [
+      "one with generation",
+      `{{ bos_token }}{% for m in messages %}${turn}{% generation %}{{ m.content + eos_token }}{% endgeneration %}{% endif %}{% endfor %}`,
+    ],
+    [
+      "one that writes the last turn otherwise",
+      `{{ bos_token }}{% for m in messages %}{{ '\\n\\n' if loop.last and m.role == 'user' }}${turn}{{ m.content + eos_token }}{% endif %}{% endfor %}`,
+    ],
+  ];
+  for (const [name, chat_template] of templates)
+    test(`under ${name} template: the tokens that transformers masks`, async () => {
+      const mixtral = await load_tokenizer(join(shared, "tokenizers/mixtral"));
+      mixtral.chat_template = chat_template;
+      for (const [answer, tokens] of MASKED) {
+        const { input_ids, learnt } = encode_messages(conversation(answer), mixtral, false);
+        const found = [...input_ids].filter((_, i) => learnt[i]).map((id) => mixtral.convert_ids_to_tokens(id));
+        assert.equal(found.join(" "), tokens, answer);
+      }
+    });
+});
+
+describe("data sets in the forms of other trainers", () => {
+  const chat = (...rows: object[]) => examples_of("chat", ...rows);
+  const turns = (...contents: string[]) =>
+    contents.map((content, i) => ({ role: i % 2 ? "assistant" : "user", content }));
+
+  test("ShareGPT, with a system message of its own or beside it", async () => {
+    const conversations = [
+      { from: "human", value: "Hi" },
+      { from: "gpt", value: "Hello" },
+    ];
+    const system = { from: "system", value: "Be kind." };
+    const [plain, inside, beside, empty] = await chat(
+      { conversations },
+      { conversations: [system, ...conversations] },
+      { conversations, system: "Be kind." },
+      { conversations: [{ from: "system", value: "" }, ...conversations] },
+    );
+    assert.equal(learnt(plain!), "Hello</s>");
+    assert.deepEqual(inside, beside);
+    assert.match(tokenizer.decode([...inside!.input_ids]), /Be kind\./);
+    assert.deepEqual(empty, plain);
+    const [openai] = await chat({ messages: turns("Hi", "Hello") });
+    assert.deepEqual(openai, plain);
+    const [text] = await chat({ messages: JSON.stringify(turns("Hi", "Hello")) });
+    assert.deepEqual(text, plain);
+  });
+
+  test("a message's weight, as OpenAI has it, and train, as Axolotl", async () => {
+    const [first, second, third, fourth] = turns("Hi", "bad", "Again", "good");
+    const all = (more: object, user = {}) => ({
+      messages: [{ ...first, ...user }, { ...second, ...more }, third, fourth],
+    });
+    const found = await chat(all({ weight: 0 }), all({ train: false }), all({ weight: 1 }), all({ weight: null }));
+    assert.deepEqual(found.map(learnt), ["good</s>", "good</s>", "bad</s> good</s>", "bad</s> good</s>"]);
+    const [user] = await chat(all({ train: false }, { train: true }));
+    assert.equal(learnt(user!), "Hi good</s>");
+    const message = (more: object) => chat({ messages: [first, { ...second, ...more }] });
+    await rejects(message({ weight: 0.5 }), "bad_data", /weight of message 1: 0\.5; expected 0 or 1/);
+    await rejects(message({ train: "yes" }), "bad_data", /train of message 1: "yes"; expected true or false/);
+    await rejects(message({ weight: 0 }), "bad_data", /no message to learn/);
+    await rejects(message({ weight: 0, train: true }), "bad_data", /that disagree/);
+    await rejects(chat({ messages: [{ ...first, weight: 1 }, second] }), "bad_data", /message 0, which is the user's/);
+  });
+
+  test("what follows the last answer is left out", async () => {
+    const [whole, longer] = await chat({ messages: turns("Hi", "Hello") }, { messages: turns("Hi", "Hello", "Bye") });
+    assert.deepEqual(longer, whole);
+  });
+
+  test("what is not trained on here is refused by name", async () => {
+    const [user, assistant] = turns("Hi", "Hello");
+    const cases: [object, RegExp][] = [
+      [
+        { messages: [user, { role: "assistant", content: null, tool_calls: [{ id: "1" }] }] },
+        /message 1 with tool_calls/,
+      ],
+      [{ messages: [user, { ...assistant, trainable: false }] }, /message 1 with trainable; expected weight/],
+      [{ messages: [user, { ...assistant, loss_mask: 0 }] }, /message 1 with loss_mask/],
+      [{ messages: [user, { role: "tool", content: "x" }] }, /message 1 has the role "tool"/],
+      [{ messages: [user, assistant], tools: [{ type: "function" }] }, /tools, which is not trained on here/],
+      [{ messages: [user, { role: "assistant", content: " " }] }, /message 1 is empty/],
+      [{ messages: [user, { role: "assistant", content: [{ type: "image_url" }] }] }, /not a text in message 1/],
+      [{ instruction: "Say", output: "x" }, /is of type instruction/],
+      [{ question: "q?", options: ["x", "y"], answer: 0 }, /is of type mcqa/],
+      [{ prompt: "Say", completion: "x" }, /prompt is not a list of messages/],
+    ];
+    for (const [row, message] of cases) await rejects(chat(row), "bad_data", message);
+    await rejects(
+      examples_of("instruction", { instruction: "a", output: "b", history: [["c", "d"]] }),
+      "bad_data",
+      /history/,
+    );
+    await rejects(examples_of("instruction", { instruction: "a" }), "bad_data", /output is missing/);
+  });
+
+  test("Alpaca with an input that is empty in each of the ways, Dolly, and a system message", async () => {
+    const row = { instruction: "Say", output: "Done." };
+    const nothing = [{}, { input: null }, { input: "" }, { input: "  " }].map((more) => ({ ...row, ...more }));
+    const [first, ...others] = await examples_of("instruction", ...nothing);
+    for (const other of others) assert.deepEqual(other, first);
+    const [alpaca, dolly] = await examples_of(
+      "instruction",
+      { ...row, input: "fever" },
+      { instruction: "Say", context: "fever", response: "Done." },
+    );
+    assert.deepEqual(dolly, alpaca);
+    const [system] = await examples_of("instruction", { ...row, system: "Be kind." });
+    assert.match(tokenizer.decode([...system!.input_ids]), /Be kind\./);
+  });
+
+  test("prompt and completion: texts as they are with the end token, messages through the template, as TRL", async () => {
+    const [text, ended, messages] = await examples_of(
+      "prompt_completion",
+      { prompt: "The sky is", completion: " blue." },
+      { prompt: "The sky is", completion: " blue.</s>" },
+      { prompt: turns("Hi", "No", "Hi"), completion: [{ role: "assistant", content: "Hello" }] },
+    );
+    const eos = tokenizer.eos_token_id!;
+    assert.deepEqual([...text!.input_ids], [...tokenizer.encode("The sky is blue."), eos]);
+    assert.equal(text!.learnt.indexOf(1), tokenizer.encode("The sky is").length);
+    assert.deepEqual(ended, text);
+    assert.equal(learnt(messages!), "Hello</s>");
+    await rejects(examples_of("prompt_completion", { prompt: "x" }), "bad_data", /completion is missing/);
+    await rejects(examples_of("prompt_completion", { prompt: "x", completion: "y", label: true }), "bad_data", /label/);
+  });
+
+  test("from a JSON array, CSV and Parquet as from JSON lines", async () => {
+    const dir = await mkdtemp(join(tmpdir(), "bimedix-"));
+    const read = async (name: string, text: string | Uint8Array, type: "instruction" | "mcqa") => {
+      await writeFile(join(dir, name), text);
+      return (await read_dataset({ path: join(dir, name), type }, tokenizer, options)).examples;
+    };
+    const rows = [
+      { instruction: "Say", input: "", output: "Done." },
+      { instruction: "قل", input: "نص, آخر", output: "(أ) تم" },
+    ];
+    const lines = await read("a.jsonl", rows.map((row) => JSON.stringify(row)).join("\n"), "instruction");
+    assert.deepEqual(await read("a.json", JSON.stringify(rows, null, 2), "instruction"), lines);
+    const csv = 'instruction,input,output\r\nSay,,Done.\r\nقل,"نص, آخر",(أ) تم\r\n';
+    assert.deepEqual(await read("a.csv", csv, "instruction"), lines);
+    const parquet = await read("a.parquet", await readFile(join(root, "test/fixtures/data/zstd.parquet")), "mcqa");
+    assert.deepEqual(parquet.map(learnt), ["The correct answer is B.</s>", "الجواب الصحيح هو أ.</s>"]);
   });
 });
 

@@ -6,8 +6,8 @@ import { cp, mkdtemp, readdir, readFile, rename, rm, writeFile } from "node:fs/p
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { before, describe, test } from "node:test";
-import { read_adapter } from "../../src/model/adapter.js";
 import { read_config } from "../../src/model/config.js";
+import { read_adapter } from "../../src/model/read_adapter.js";
 import { checkpoints, load_checkpoint, save_checkpoint } from "../../src/train/checkpoint.js";
 import { read_log } from "../../src/train/log.js";
 import type { Parameter } from "../../src/train/network.js";
@@ -90,6 +90,11 @@ describe("a run", () => {
     assert.equal(pairs.size, 5 * (4 + 1 + 4 * 3));
     for (const kind of ["data", "begin", "step", "log", "checkpoint"] as const) assert.ok(events.includes(kind), kind);
     await rejects(run_training(recipe("whole")), "bad_option", /--resume/);
+    await rejects(
+      run_training(recipe("hwole"), { resume: true }),
+      "bad_option",
+      /nothing to resume: .*hwole does not exist/,
+    );
   });
 
   test("stopped and resumed, it is bit for bit the run that never stopped", async () => {
@@ -97,7 +102,7 @@ describe("a run", () => {
     for (const at of [5, 6]) {
       const stop = new AbortController();
       const on_event = (event: TrainEvent) => event.kind === "step" && event.step === at && stop.abort();
-      const stopped = run_training(recipe("stopped"), { signal: stop.signal, on_event, resume: true });
+      const stopped = run_training(recipe("stopped"), { signal: stop.signal, on_event, resume: at === 6 });
       await rejects(stopped, "aborted", /stopped/);
       assert.equal((await checkpoints(join(folder, "stopped")))[0]!.step, at);
       assert.equal((await losses("stopped")).at(-1)!.step, at === 5 ? 3 : 6);
@@ -147,9 +152,17 @@ describe("a run", () => {
   test("killed at any moment, its last checkpoint loads and the run ends the same", async () => {
     const file = join(folder, "killed.yaml");
     await writeFile(file, recipe_text("killed"));
+    let begun = false;
     const run = (milliseconds: number | null) =>
       new Promise<number | null>((resolve) => {
-        const args = [join(root, "dist/src/cli/main.js"), "train", file, "save_steps=1", "--resume"];
+        const args = [
+          join(root, "dist/src/cli/main.js"),
+          "train",
+          file,
+          "save_steps=1",
+          ...(begun ? ["--resume"] : []),
+        ];
+        begun = true;
         const child = spawn(process.execPath, args, { stdio: ["ignore", "ignore", "pipe"] });
         child.stderr.on("data", (text: Buffer) => {
           if (milliseconds !== null && String(text).includes("saved"))
@@ -194,7 +207,7 @@ describe("a run", () => {
     await writeFile(damaged, [...good.slice(0, 2), ...bad, ...good.slice(2)].join("\n"));
     const with_data = (output: string, ...more: string[]) =>
       recipe(output, `datasets=[{path: ${damaged}, type: chat}]`, "max_steps=1", ...more);
-    await rejects(run_training(with_data("damaged")), "bad_data", /line 3 of .*damaged\.jsonl: not JSON/);
+    await rejects(run_training(with_data("damaged")), "bad_data", /damaged\.jsonl line 3: a line that is not JSON/);
     const reports: string[] = [];
     await run_training(with_data("damaged", "on_damaged_line=skip"), {
       on_event: (event) => {
@@ -204,7 +217,7 @@ describe("a run", () => {
     assert.equal(reports.length, 5);
     assert.match(
       reports.join("\n"),
-      /^3 not JSON\n4 messages is not a list\n5 .*not the assistant's\n6 .*"judge"\n7 not a JSON object$/,
+      /^3 .*not JSON.*\n4 messages is not a list.*\n5 no message that is the assistant's\n6 .*"judge"\n7 no object$/,
     );
     await writeFile(join(folder, "empty.jsonl"), "\n\n");
     const empty = recipe("empty", `datasets=[{path: ${join(folder, "empty.jsonl")}, type: chat}]`);
