@@ -169,7 +169,7 @@ describe("a file that is not applied is refused by name", () => {
     ["dropout", changed({ model: { ...json.model, dropout: 0.1 } }), /dropout 0.1/],
     ["a merge outside of the vocabulary", changed({ model: { ...json.model, merges: ["a b"] } }), /merge of a and b/],
     ["version", changed({ version: "2.0" }), /version "2.0"/],
-    ["a back reference", changed(split("(a)\\1")), /\\1 in the regular expression/],
+    ["a part of an expression", changed(split("a\\Kb")), /\\K in the regular expression/],
     ["a property", changed(split("\\p{Morse}")), /property Morse/],
     ["a behavior", changed({ pre_tokenizer: { type: "Punctuation", behavior: "Doubled" } }), /behavior Doubled/],
     ["a missing field", changed({ normalizer: { type: "Prepend" } }), /prepend is missing/],
@@ -214,6 +214,13 @@ test("expressions mean what they mean to Oniguruma", () => {
     ["\\bfoo\\b", "foo foobar", "- foobar"],
     ["\\h", "fz", "-z"],
     ["a{,2}b", "aab", "-"],
+    ["(a|b)\\1*", "aab bb", "-- -"],
+    ["\\A\\p{Nd}{1,2}(?=\\p{Nd}{3}+\\z)", "12345", "-345"],
+    ["['\\\"]", "a'b\"", "a-b-"],
+    ["(\\[[^\\]]+]|Br?|\\%[0-9]{2}|[0-9])", "[x]Br%12", "---"],
+    ["[()\\[\\]{}]|([!\"#$%&'*+,\\-.\\/:;<=>?\\\\^_`|~])\\1*", "(a!!b--", "-a-b-"],
+    ["(?:\\r?\\n)+(?!\\r?\\n)", "a\r\n\nb", "a-b"],
+    [" ?[^(\\s|[.,!?…。，、।۔،])]+", "a b, c", "--,-"],
     ["\\x{1F600}|\\u0041", "😀A", "--"],
   ];
   for (const [source, text, expected] of cases) assert.equal(text.replace(to_regexp(source), "-"), expected, source);
