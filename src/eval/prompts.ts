@@ -66,8 +66,8 @@ function render(tokenizer: Tokenizer, messages: ChatMessage[]): string {
 
 export interface EncodeOptions {
   tokenizer: Tokenizer;
-  /** Put `<s>` first, unless the text begins with it. */
-  add_bos: boolean;
+  /** Put `<s>` first, unless the text begins with it; null: what the tokenizer's files put around a text, as the harness does. */
+  add_bos: boolean | null;
   /** Tokens the model can see. Longer prompts lose their beginning. */
   max_length: number;
 }
@@ -113,5 +113,7 @@ export function encode_prompt(
 function encode(text: string, { tokenizer, add_bos }: EncodeOptions): number[] {
   const ids = tokenizer.encode(text, { add_special_tokens: false, split_special_tokens: false });
   const bos = tokenizer.bos_token_id;
-  return add_bos && bos !== null && ids[0] !== bos ? [bos, ...ids] : ids;
+  if (bos !== null && ids[0] === bos) return ids;
+  if (add_bos === null) return tokenizer.encode(text, { split_special_tokens: false });
+  return add_bos && bos !== null ? [bos, ...ids] : ids;
 }

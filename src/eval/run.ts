@@ -218,7 +218,7 @@ async function plan(model: EvalModel, options: EvalOptions): Promise<{ batches: 
     const ask = (documents: readonly Doc[]) =>
       build_prompts(task, documents, shots, { num_fewshot, ...(chat ? { chat } : {}) }).map((prompt) => ({
         prompt,
-        ...encode_prompt(prompt, { tokenizer, add_bos, max_length }),
+        ...encode_prompt(prompt, { tokenizer, add_bos: options.add_bos ?? null, max_length }),
       }));
     const questions = ask(kept).map((asked, doc_id): Question => {
       return { task, doc_id, doc: kept[doc_id]!, ...asked, shuffled: [] };

@@ -4,8 +4,26 @@ import { Charsmap } from "./charsmap.js";
 import { type Component, make, type Table } from "./component.js";
 import { is_space, literal_regexp, to_regexp } from "./patterns.js";
 
-/** @param first whether the text begins the whole one; of interest to SentencePiece's prefix alone */
-export type Normalizer = (text: string, first: boolean) => string;
+/** A part of a text. */
+export interface Piece {
+  text: string;
+  /** Whether it begins the whole text, with nothing cut off before it and no added token there: what `first` of Metaspace asks. */
+  first: boolean;
+}
+
+export type Normalizer = (piece: Piece) => Piece;
+
+const plain =
+  (change: (text: string) => string): Normalizer =>
+  ({ text, first }) => ({ text: change(text), first });
+
+/** Takes away what `pattern` matches; what then begins the text did not begin the whole one. */
+const without = (pattern: RegExp, change: (text: string) => string = (text) => text): Normalizer => {
+  return ({ text, first }) => ({
+    text: change(text.replace(pattern, "")),
+    first: first && text.search(pattern) !== 0,
+  });
+};
 
 /** The `pattern` of Replace and Split: `{ String }` or `{ Regex }`. */
 export function read_pattern(part: Component): RegExp {
@@ -29,17 +47,13 @@ const CHINESE =
 function bert(part: Component): Normalizer {
   const [clean, chinese, lower] = [part.flag("clean_text"), part.flag("handle_chinese_chars"), part.flag("lowercase")];
   const accents = part.has("strip_accents") ? part.flag("strip_accents") : lower;
-  return (given) => {
-    let text = given;
-    if (clean) {
-      text = text
-        .replace(/[\0\ufffd]|(?![\t\n\r])[\p{Cc}\p{Cf}\p{Co}]/gu, "")
-        .replace(/[\t\n\r\p{White_Space}]/gu, " ");
-    }
-    if (chinese) text = text.replace(CHINESE, " $& ");
-    if (accents) text = text.normalize("NFD").replace(/\p{Mn}/gu, "");
-    return lower ? lowercase(text) : text;
-  };
+  const spaces = (text: string) => text.replace(/[\t\n\r\p{White_Space}]/gu, " ");
+  return in_order([
+    ...(clean ? [without(/[\0\ufffd]|(?![\t\n\r])[\p{Cc}\p{Cf}\p{Co}]/gu, spaces)] : []),
+    ...(chinese ? [plain((text) => text.replace(CHINESE, " $& "))] : []),
+    ...(accents ? [plain((text) => text.normalize("NFD")), without(/\p{Mn}/gu)] : []),
+    ...(lower ? [plain(lowercase)] : []),
+  ]);
 }
 
 function strip(text: string, left: boolean, right: boolean): string {
@@ -54,41 +68,59 @@ function strip(text: string, left: boolean, right: boolean): string {
 const NMT_REMOVED = /[\x01-\x08\x0b\x0e-\x1f\x7f\x8f\x9f]/g;
 const NMT_SPACES = /[\t\n\f\r\u1680\u200b-\u200f\u2028\u2029\u2581\ufeff\ufffd]/g;
 
-/** Space after space: in order, each on what the one before made. */
-const in_order = (all: readonly Normalizer[]): Normalizer =>
-  all.length === 1 ? all[0]! : (text, first) => all.reduce((done, one) => one(done, first), text);
+/** Each on what the one before made. */
+const in_order =
+  (all: readonly Normalizer[]): Normalizer =>
+  (piece) =>
+    all.reduce((done, one) => one(done), piece);
+
+const unicode = (form: string) => () => plain((text) => text.normalize(form));
+
+function replace(part: Component): Normalizer {
+  const [pattern, content] = [read_pattern(part), part.text("content")];
+  return ({ text, first }) => {
+    pattern.lastIndex = 0;
+    const begins = first ? pattern.exec(text) : null;
+    // What stands for several characters has the place of the last.
+    const moved = begins?.index === 0 && [...begins[0]].length > (content === "" ? 0 : 1);
+    return { text: text.replace(pattern, () => content), first: first && !moved };
+  };
+}
+
+const bytes = (text: string): string =>
+  Array.from(new TextEncoder().encode(text), (byte) => BYTE_TO_CHARACTER[byte]).join("");
 
 const NORMALIZERS: Table<Normalizer> = {
   BertNormalizer: bert,
-  ByteLevel: () => (text) => Array.from(new TextEncoder().encode(text), (byte) => BYTE_TO_CHARACTER[byte]).join(""),
-  Lowercase: () => lowercase,
-  NFC: () => (text) => text.normalize("NFC"),
-  NFD: () => (text) => text.normalize("NFD"),
-  NFKC: () => (text) => text.normalize("NFKC"),
-  NFKD: () => (text) => text.normalize("NFKD"),
-  Nmt: () => (text) => text.replace(NMT_REMOVED, "").replace(NMT_SPACES, " "),
+  ByteLevel: () => plain(bytes),
+  Lowercase: () => plain(lowercase),
+  NFC: unicode("NFC"),
+  NFD: unicode("NFD"),
+  NFKC: unicode("NFKC"),
+  NFKD: unicode("NFKD"),
+  Nmt: () => without(NMT_REMOVED, (text) => text.replace(NMT_SPACES, " ")),
   Precompiled: (part) => {
     const map = Charsmap.read(Buffer.from(part.text("precompiled_charsmap"), "base64"));
     if (!map) return part.refuse("a precompiled_charsmap that is cut short", "a whole one");
-    return (text) => map.by_grapheme(text);
+    return plain((text) => map.by_grapheme(text));
   },
   Prepend: (part) => {
     const prepend = part.text("prepend");
-    return (text) => (text === "" ? text : prepend + text);
+    return plain((text) => (text === "" ? text : prepend + text));
   },
-  Replace: (part) => {
-    const [pattern, content] = [read_pattern(part), part.text("content")];
-    return (text) => text.replace(pattern, () => content);
-  },
+  Replace: replace,
   Sequence: (part) => in_order(part.parts("normalizers").map(read_normalizer)),
   Strip: (part) => {
     const [left, right] = [part.flag("strip_left"), part.flag("strip_right")];
-    return (text) => strip(text, left, right);
+    return ({ text, first }) => ({
+      text: strip(text, left, right),
+      first: first && !(left && text !== "" && is_space(text[0]!)),
+    });
   },
-  StripAccents: () => (text) => text.replace(/\p{M}/gu, ""),
+  StripAccents: () => without(/\p{M}/gu),
 };
 
 /** @throws BimedixError bad_tokenizer */
 export function read_normalizer(part: Component | null): Normalizer {
-  return part ? make(part, "the normalizer", NORMALIZERS) : (text) => text;
+  return part ? make(part, "the normalizer", NORMALIZERS) : (piece) => piece;
 }

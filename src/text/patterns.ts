@@ -71,8 +71,13 @@ export const literal_regexp = (text: string): RegExp =>
 class Translator {
   private at = 0;
   private atomic = 0;
+  private captured = 0;
+  /** Groups are captured only where an expression comes back to them. */
+  private readonly captures: boolean;
 
-  constructor(private readonly source: string) {}
+  constructor(private readonly source: string) {
+    this.captures = /\\[1-9]/.test(source);
+  }
 
   translate(): string {
     const out = this.alternatives(false);
@@ -162,14 +167,17 @@ class Translator {
     if (!scoped && !look && !this.take(/\(\?<[A-Za-z_]\w*>|\((?!\?)/y)) {
       this.fail(`the group ${this.source.slice(this.at, this.at + 4)}`);
     }
+    const number = scoped || look ? 0 : ++this.captured;
     const inner = this.alternatives(scoped ? this.flags(scoped, fold) : fold);
     if (!this.take(/\)/y)) this.fail("a group without end");
     if (look?.[0] === "(?>") return this.group_without_return(inner);
-    return `${look ? look[0] : "(?:"}${inner})`;
+    return `${look ? look[0] : number > 0 && this.captures ? `(?<group${number}>` : "(?:"}${inner})`;
   }
 
   /** Outside of classes. */
   private escape(fold: boolean): string {
+    const group = this.take(/\\([1-9])(?!\d)/y)?.[1];
+    if (group) return `\\k<group${group}>`;
     const anchor = this.take(/\\([AzZbBRKGX1-9gk])/y)?.[1];
     if (anchor === "A") return "(?<![\\s\\S])";
     if (anchor === "z") return "(?![\\s\\S])";

@@ -1,14 +1,8 @@
 /** Pre-tokenizers of tokenizer.json: one record each, by the library's name. They cut a text into the pieces that the model reads. */
 import { BYTE_TO_CHARACTER } from "./byte_level.js";
 import { type Component, make, type Table } from "./component.js";
-import { read_pattern } from "./normalizers.js";
+import { type Piece, read_pattern } from "./normalizers.js";
 import { literal_regexp, PUNCTUATION, SPACE_CHARACTER, to_regexp, WORDS } from "./patterns.js";
-
-export interface Piece {
-  text: string;
-  /** Whether it begins the whole text: nothing stands before it, no added token either. */
-  first: boolean;
-}
 
 export type PreTokenizer = (pieces: readonly Piece[]) => readonly Piece[];
 

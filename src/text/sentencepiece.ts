@@ -130,14 +130,14 @@ export function sentencepiece_normalizer(file: SentencePieceFile, prefix: Prepen
   const kept = user_defined(file);
   const trie = kept.length > 0 ? new Trie(kept.map((piece) => [piece, true] as const)) : null;
   const changes = file.charsmap !== null;
-  return (given, first) => {
+  return ({ text: given, first }) => {
     let text = given;
     if (changes || (trie && file.remove_extra_whitespaces)) text = squeezed(given, file, trie);
     else if (file.remove_extra_whitespaces) text = given.replace(/^ +/, "").replace(/ {2,}/g, " ");
     const escaped = without_end(text.replaceAll(" ", space), file.remove_extra_whitespaces ? space : "");
-    if (escaped === "") return "";
-    if (!file.add_dummy_prefix || prefix === "never" || (prefix === "first" && !first)) return escaped;
-    return file.treat_whitespace_as_suffix ? escaped + space : space + escaped;
+    const bare = escaped === "" || !file.add_dummy_prefix || prefix === "never" || (prefix === "first" && !first);
+    if (bare) return { text: escaped, first };
+    return { text: file.treat_whitespace_as_suffix ? escaped + space : space + escaped, first };
   };
 }
 

@@ -81,7 +81,8 @@ class TokenizerMethods {
     this.vocab_size = pieces.length;
     this.all_special_tokens = [...new Set([...Object.values(named), ...extra_special_tokens])];
     this.all_special_ids = this.all_special_tokens.flatMap((text) => ids.get(text) ?? []);
-    const form = (token: AddedToken) => (token.normalized ? files.normalize(token.content, true) : token.content);
+    const form = (token: AddedToken) =>
+      token.normalized ? files.normalize({ text: token.content, first: true }).text : token.content;
     const texts = [...pieces];
     for (const token of added) texts[token.id] = form(token);
     this.texts = texts;
@@ -249,16 +250,15 @@ class TokenizerMethods {
         spans.push({ start: cut.from, end: cut.to });
         continue;
       }
-      const begins = cut.from === 0;
       const own: number[] = [];
-      const normalized = normalize(cut.text, begins);
+      const normal = normalize({ text: cut.text, first: cut.from === 0 });
       let place: ((offset: number) => number) | undefined;
-      const at = (offset: number) => cut.from + (place ??= align(cut.text, normalized))(offset);
+      const at = (offset: number) => cut.from + (place ??= align(cut.text, normal.text))(offset);
       const allowed_here = (token: AddedToken, from: number, to: number) => allowed(token, at(from), at(to));
-      for (const part of this.added_normalized.cut(normalized, allowed_here)) {
+      for (const part of this.added_normalized.cut(normal.text, allowed_here)) {
         if ("id" in part) own.push(part.id);
         else {
-          const piece = { text: part.text, first: begins && part.from === 0 };
+          const piece = { text: part.text, first: normal.first && part.from === 0 };
           for (const { text: word } of pre_tokenize([piece])) for (const id of model.encode(word)) own.push(id);
         }
       }

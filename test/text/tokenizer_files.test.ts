@@ -7,6 +7,7 @@ import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, describe, test } from "node:test";
+import { encode_prompt } from "../../src/eval/prompts.js";
 import type { TokenizerCallOptions } from "../../src/text/batch.js";
 import { to_regexp } from "../../src/text/patterns.js";
 import { load_tokenizer, StreamingDecoder, type Tokenizer } from "../../src/text/tokenizer.js";
@@ -113,6 +114,24 @@ describe("a folder as transformers 5.17 reads it", () => {
     });
   }
 
+  test("an evaluation puts around a text what the files say, as lm-evaluation-harness 0.4.13 does", async () => {
+    const { json } = fixture.components.find(({ name }) => name === "Llama, not legacy")!;
+    const tokenizer = await of_json(whole(json), { "tokenizer_config.json": { bos_token: "<s>", eos_token: "</s>" } });
+    // By `_encode_pair` of its HFLM with this tokenizer, and `add_bos_token` left out, true and false.
+    const cases: [boolean | null, string, string, number[], number[]][] = [
+      [null, "patient has ", "fever", [1, 350, 408, 2], [2]],
+      [null, "<s>patient has", " cough", [1, 346, 349, 408], [351]],
+      [null, "dose", " 500 mg", [1, 373, 2], [399, 2]],
+      [true, "patient has ", "fever", [1, 350, 408], [391]],
+      [true, "dose", " 500 mg", [1, 373], [389, 399]],
+      [false, "patient has ", "fever", [350, 408], [391]],
+    ];
+    for (const [add_bos, context, text, before, continuation] of cases) {
+      const { requests } = encode_prompt({ context, continuations: [text] }, { tokenizer, add_bos, max_length: 100 });
+      assert.deepEqual(requests, [{ context: before, continuation }], `${add_bos} ${context}`);
+    }
+  });
+
   test("options that a call does not know, or that contradict each other, are refused by name", async () => {
     const tokenizer = await of_json(whole(fixture.components[0]!.json));
     const call = (options: object) => async () => tokenizer("x", options as TokenizerCallOptions);
@@ -150,7 +169,7 @@ describe("a file that is not applied is refused by name", () => {
     ["dropout", changed({ model: { ...json.model, dropout: 0.1 } }), /dropout 0.1/],
     ["a merge outside of the vocabulary", changed({ model: { ...json.model, merges: ["a b"] } }), /merge of a and b/],
     ["version", changed({ version: "2.0" }), /version "2.0"/],
-    ["a back reference", changed(split("(a)\\1")), /\\1 in the regular expression/],
+    ["a part of an expression", changed(split("a\\Kb")), /\\K in the regular expression/],
     ["a property", changed(split("\\p{Morse}")), /property Morse/],
     ["a behavior", changed({ pre_tokenizer: { type: "Punctuation", behavior: "Doubled" } }), /behavior Doubled/],
     ["a missing field", changed({ normalizer: { type: "Prepend" } }), /prepend is missing/],
@@ -195,6 +214,13 @@ test("expressions mean what they mean to Oniguruma", () => {
     ["\\bfoo\\b", "foo foobar", "- foobar"],
     ["\\h", "fz", "-z"],
     ["a{,2}b", "aab", "-"],
+    ["(a|b)\\1*", "aab bb", "-- -"],
+    ["\\A\\p{Nd}{1,2}(?=\\p{Nd}{3}+\\z)", "12345", "-345"],
+    ["['\\\"]", "a'b\"", "a-b-"],
+    ["(\\[[^\\]]+]|Br?|\\%[0-9]{2}|[0-9])", "[x]Br%12", "---"],
+    ["[()\\[\\]{}]|([!\"#$%&'*+,\\-.\\/:;<=>?\\\\^_`|~])\\1*", "(a!!b--", "-a-b-"],
+    ["(?:\\r?\\n)+(?!\\r?\\n)", "a\r\n\nb", "a-b"],
+    [" ?[^(\\s|[.,!?…。，、।۔،])]+", "a b, c", "--,-"],
     ["\\x{1F600}|\\u0041", "😀A", "--"],
   ];
   for (const [source, text, expected] of cases) assert.equal(text.replace(to_regexp(source), "-"), expected, source);
