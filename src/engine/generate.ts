@@ -73,9 +73,9 @@ export function prepare_call(given: ModelGenerateOptions, defaults: GenerationCo
   const own = check_generation_options(options) as Omit<ModelGenerateOptions, "input_ids">;
   const unpadded = without_padding(inputs, attention_mask);
   const longest = Math.max(...unpadded.map(({ length }) => length));
-  const { stop, stop_strings, streamer, num_return_sequences = 1, ...rest } = own;
-  const { max_length: _, min_length: __, stop_strings: its_stops, ...model } = defaults;
-  const max_time = rest.max_time ?? model.max_time ?? Number.POSITIVE_INFINITY;
+  const { max_length: _, min_length: __, stop_strings: its_stops, max_time: its_time, ...model } = defaults;
+  const { stop, stop_strings, streamer, num_return_sequences = 1, ...timed } = own;
+  const { max_time = its_time ?? Number.POSITIVE_INFINITY, ...rest } = timed;
   const { max_length: ___, min_length: ____, ...whole } = { ...model, ...rest, ...lengths(own, defaults, longest) };
   if (num_return_sequences > 1 && whole.do_sample !== true)
     throw bad_option(

@@ -208,7 +208,7 @@ function generate_options(
     ...asked_sampling({ temperature, top_p, top_k, min_p, seed, several: n > 1 || undefined }),
   };
   const set = Object.fromEntries(Object.entries(given).filter(([, value]) => value !== undefined));
-  const { max_length: _, min_length: __, stop_strings, ...model } = assistant.model.generation_config;
+  const { max_length: _, min_length: __, max_time: ___, stop_strings, ...model } = assistant.model.generation_config;
   return { ...model, ...(stop_strings === undefined ? {} : { stop: stop_strings }), ...set, adapter };
 }
 

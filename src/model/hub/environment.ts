@@ -22,7 +22,9 @@ export function endpoint(): string {
 }
 
 function home(): string {
-  return expand(value_of("HF_HOME") ?? join(value_of("XDG_CACHE_HOME") ?? join(home_folder(), ".cache"), "huggingface"));
+  return expand(
+    value_of("HF_HOME") ?? join(value_of("XDG_CACHE_HOME") ?? join(home_folder(), ".cache"), "huggingface"),
+  );
 }
 
 /** The folder that holds a folder for each repository. */
