@@ -17,7 +17,9 @@ export function file_error(error: unknown, file: string, expected: string): Bime
         ? ["disk_full", "does not fit on the disk", "free some space or choose another folder"]
         : code === "EACCES" || code === "EPERM" || code === "EROFS"
           ? ["file_unreadable", "may not be read or written", "check its permissions"]
-          : ["file_unreadable", `failed (${code || (error as Error).message})`, "check the file"];
+          : code === "EISDIR"
+            ? ["file_unreadable", "is a folder", "name a file in it"]
+            : ["file_unreadable", `failed (${code || (error as Error).message})`, "check the file"];
   return new BimedixError(kind, { given: `${file} ${what}`, expected, todo }, error);
 }
 
