@@ -12,7 +12,7 @@ import { root, setup } from "./setup.mjs";
 
 setup();
 const [, snippet] = /```ts\n([\s\S]+?)```/.exec(readFileSync(join(root, "README.md"), "utf8"));
-const [, install] = /^(npm install bimedix.*)$/m.exec(readFileSync(join(root, "README.md"), "utf8"));
+const [, flags] = /^npm install \S+\.tgz((?: --\S+)*)/m.exec(readFileSync(join(root, "README.md"), "utf8"));
 const work = mkdtempSync(join(tmpdir(), "bimedix-package-"));
 const versions = JSON.parse(readFileSync(join(root, "package-lock.json"), "utf8")).packages;
 const write = (path, text) => writeFileSync(join(work, path), typeof text === "string" ? text : JSON.stringify(text));
@@ -28,12 +28,7 @@ console.log("packing and installing");
 run("npm", ["pack", "--ignore-scripts", "--silent", "--pack-destination", work], { cwd: root });
 const packed = readdirSync(work).find((file) => file.endsWith(".tgz"));
 write("package.json", { name: "application", private: true, type: "module" });
-npm(
-  ...install
-    .split(" ")
-    .slice(1)
-    .map((word) => (word === "bimedix" ? `./${packed}` : word)),
-);
+npm("install", ...flags.trim().split(/\s+/), `./${packed}`);
 npm("install", "--ignore-scripts", "--save-dev", `typescript@${versions["node_modules/typescript"].version}`);
 
 const strict = { strict: true, noUncheckedIndexedAccess: true, exactOptionalPropertyTypes: true, skipLibCheck: false };

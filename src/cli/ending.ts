@@ -61,6 +61,12 @@ export function watch_outputs(leaves_something: () => boolean): void {
   });
 }
 
+/** Whether the runtime's package or its native half is not there, as after an installation that its install script ended. */
+const is_runtime_missing = (error: unknown): error is Error =>
+  error instanceof Error &&
+  /onnxruntime/.test(error.message) &&
+  /^(ERR_)?(MODULE_NOT_FOUND|DLOPEN_FAILED)$/.test(String((error as { code?: unknown }).code));
+
 /** Says what ended the program and sets its status. A person's mistake is one line; a mistake of this program keeps its stack. */
 export function report(error: unknown, reword: (message: string) => string): void {
   if (error instanceof BimedixError) {
@@ -68,6 +74,12 @@ export function report(error: unknown, reword: (message: string) => string): voi
     if (error.code === "aborted" && process.exitCode !== undefined) return;
     process.stderr.write(`${fold(`bimedix: ${reword(error.message)}`, process.stderr)}\n`);
     process.exitCode = error.code === "bad_option" ? 2 : 1;
+  } else if (is_runtime_missing(error)) {
+    const [first] = error.message.split("\n");
+    process.stderr.write(
+      `bimedix: ONNX Runtime cannot be loaded (${first}); expected onnxruntime-node with its binary for ${process.platform} on ${process.arch} (on Linux with glibc); install again with npm install --ignore-scripts.\n`,
+    );
+    process.exitCode = 1;
   } else if (error instanceof Error && "syscall" in error) {
     process.stderr.write(`bimedix: ${error.message}\n`);
     process.exitCode = 1;

@@ -6,6 +6,7 @@ import { createServer } from "node:net";
 import { constants, tmpdir } from "node:os";
 import { join } from "node:path";
 import { describe, test } from "node:test";
+import { report } from "../../src/cli/ending.js";
 import { root } from "../fixtures.js";
 
 const main = join(root, "dist/src/cli/main.js");
@@ -167,4 +168,15 @@ test("the first steps train with what is in the repository, and say what to do n
   const data = bimedix("train", join(root, "recipes/bimedix-nano.yaml"));
   assert.equal(data.status, 1);
   assert.match(data.stderr, /mcqa\.jsonl.*recipes\/first-steps\.yaml has data beside it/);
+});
+
+test("a runtime that cannot be loaded is one line with its remedy", (t) => {
+  const { mock } = t.mock.method(process.stderr, "write", () => true);
+  const before = process.exitCode;
+  for (const code of ["ERR_MODULE_NOT_FOUND", "ERR_DLOPEN_FAILED"])
+    report(Object.assign(new Error("Cannot find package 'onnxruntime-node'\n at x"), { code }), (text) => text);
+  process.exitCode = before;
+  for (const call of mock.calls)
+    assert.match(String(call.arguments[0]), /^bimedix: ONNX Runtime .*--ignore-scripts\.\n$/);
+  assert.equal(mock.callCount(), 2);
 });
