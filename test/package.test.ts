@@ -38,7 +38,7 @@ describe("the embedded model", () => {
       assert.equal(new Set(token.experts).size, 2);
       assert.ok(Math.abs(token.probabilities.reduce((sum, p) => sum + p, 0) - 1) < 1e-6);
     }
-    for (const bad of [{}, { input_ids: [1] }, { input_ids: [] }, { ...inputs, stop: 5 }, { ...inputs, stop: [""] }]) {
+    for (const bad of [{}, { input_ids: 1 }, { input_ids: [] }, { ...inputs, stop: 5 }, { ...inputs, stop: [""] }]) {
       await assert.rejects(
         model.generate(bad as unknown as typeof inputs),
         (error) => error instanceof BimedixError && error.code === "bad_option",
