@@ -2,6 +2,7 @@
 import { createHash, randomBytes } from "node:crypto";
 import { createReadStream } from "node:fs";
 import { type FileHandle, open, readFile, realpath, rename, rm } from "node:fs/promises";
+import { homedir } from "node:os";
 import { basename, dirname, join, resolve } from "node:path";
 import { BimedixError, type ErrorCode } from "./errors.js";
 
@@ -16,8 +17,21 @@ export function file_error(error: unknown, file: string, expected: string): Bime
         ? ["disk_full", "does not fit on the disk", "free some space or choose another folder"]
         : code === "EACCES" || code === "EPERM" || code === "EROFS"
           ? ["file_unreadable", "may not be read or written", "check its permissions"]
-          : ["file_unreadable", `failed (${code || (error as Error).message})`, "check the file"];
+          : code === "EISDIR"
+            ? ["file_unreadable", "is a folder", "name a file in it"]
+            : ["file_unreadable", `failed (${code || (error as Error).message})`, "check the file"];
   return new BimedixError(kind, { given: `${file} ${what}`, expected, todo }, error);
+}
+
+/** The user's own folder. @throws BimedixError bad_option where there is none, as for a user number without a name in a container */
+export function home_folder(): string {
+  try {
+    return homedir();
+  } catch (error) {
+    const given = "a user without a home folder, and no HOME";
+    const todo = "set HOME, or HF_HOME and BIMEDIX_CACHE";
+    throw new BimedixError("bad_option", { given, expected: "a place for caches", todo }, error);
+  }
 }
 
 /** The whole of a UTF-8 text file. @throws BimedixError file_not_found, file_unreadable */

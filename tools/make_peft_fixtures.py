@@ -48,6 +48,7 @@ CASES = {
     "fewer-targets": (DENSE, dict(target_modules=["q_proj", "v_proj"]), {"target_modules": ["v_proj"]}),
     "fewer-layers": (DENSE, dict(target_modules=["q_proj", "v_proj"]), {"layers_to_transform": [0]}),
     "more-targets": (DENSE, dict(target_modules=["q_proj"]), {"target_modules": ["q_proj", "k_proj"]}),
+    "no-targets": (DENSE, dict(target_modules=["q_proj", "v_proj", "o_proj"]), {"target_modules": None}),
     "unknown-key": (DENSE, dict(target_modules=["q_proj"]), {"unsloth_fixed": True, "enable_lora": None}),
 }
 
@@ -70,6 +71,8 @@ def make(name, seed):
     (folder / "README.md").unlink()
     file = folder / "adapter_config.json"
     settings = {**json.loads(file.read_text()), "base_model_name_or_path": twin, **change}
+    # PEFT writes sets in any order.
+    settings = {key: sorted(value) if key in ("target_modules", "exclude_modules") and isinstance(value, list) else value for key, value in settings.items()}
     file.write_text(json.dumps(settings, indent=1) + "\n")
     # In bfloat16, as most are published, and half the size.
     tensors = folder / "adapter_model.safetensors"

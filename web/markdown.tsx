@@ -4,7 +4,6 @@
  */
 import { lexer, type Token, type Tokens, walkTokens } from "marked";
 import type { ComponentChildren, JSX } from "preact";
-import { useMemo } from "preact/hooks";
 import { type Digits, digits_of, type Texts } from "./texts.js";
 
 /** Deeper than any answer that a person wants to read. */
@@ -16,11 +15,7 @@ interface MarkdownProps {
   texts: Texts;
 }
 
-/** Made anew for another text alone: a long conversation is drawn at every word of its last answer. */
-export const Markdown = ({ text, digits, texts }: MarkdownProps): JSX.Element =>
-  useMemo(() => elements({ text, digits, texts }), [text, digits, texts]);
-
-function elements({ text, digits, texts }: MarkdownProps): JSX.Element {
+export function Markdown({ text, digits, texts }: MarkdownProps): JSX.Element {
   const with_digits = digits_of(text, digits);
   try {
     const tokens = lexer(text.replace(/^([>\s]{200})[>\s]+/gm, "$1"));

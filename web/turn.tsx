@@ -1,6 +1,6 @@
 /** A question or an answer, and what can be done with it. */
 import type { JSX } from "preact";
-import { useEffect, useRef, useState } from "preact/hooks";
+import { useEffect, useMemo, useRef, useState } from "preact/hooks";
 import { Markdown } from "./markdown.js";
 import { ProblemView } from "./problems.js";
 import type { Message, State } from "./store.js";
@@ -30,6 +30,11 @@ export function Turn({ message, texts, digits, busy, writing, on_edit, on_retry 
   }, [editing]);
 
   const { role, content, problem, left_out } = message;
+  // Made anew for another text alone: a long conversation is drawn at every word of its last answer.
+  const answer = useMemo(
+    () => role === "assistant" && <Markdown text={content} digits={digits} texts={texts} />,
+    [role, content, digits, texts],
+  );
   const action =
     role === "user" ? (
       <button type="button" class="quiet" ref={edit} onClick={() => set_edited(content)}>
@@ -77,7 +82,7 @@ export function Turn({ message, texts, digits, busy, writing, on_edit, on_retry 
           ) : (
             <>
               {left_out && <p class="note">{texts.left_out}</p>}
-              <Markdown text={content} digits={digits} texts={texts} />
+              {answer}
             </>
           )}
           {writing && <span class="cursor" aria-hidden="true" />}

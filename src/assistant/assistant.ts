@@ -4,7 +4,7 @@
  */
 import { AutoModelForCausalLM, AutoTokenizer, type PretrainedOptions } from "../engine/auto.js";
 import type { AdapterOption } from "../engine/engine.js";
-import type { ModelGenerateOptions } from "../engine/generate.js";
+import { answer_length, type ModelGenerateOptions } from "../engine/generate.js";
 import { check_generation_options } from "../engine/generation_options.js";
 import { BimedixError } from "../errors.js";
 import { type Language, language_of } from "../text/arabic.js";
@@ -103,11 +103,11 @@ export class Assistant implements Answering {
 
   /** The answer to a conversation, piece by piece; where nothing limits its length, the context does. */
   async *chat(messages: readonly ChatMessage[], options: AnswerOptions = {}): AsyncGenerator<string> {
-    const { generation_config, config } = this.model;
-    const { max_new_tokens, max_length } = generation_config;
-    const limited = (max_new_tokens ?? max_length ?? options.max_new_tokens ?? options.max_length) !== undefined;
-    const whole = limited ? options : { ...options, max_new_tokens: config.max_position_embeddings };
-    yield* this.continue(this.tokenizer.apply_chat_template(plain_messages(messages)), whole);
+    const input_ids = this.tokenizer.apply_chat_template(plain_messages(messages));
+    const given = options.max_new_tokens ?? options.max_length;
+    const whole =
+      given === undefined ? { ...options, max_new_tokens: answer_length(this.model, input_ids.length) } : options;
+    yield* this.continue(input_ids, whole);
   }
 
   /** The continuation of a raw prompt, piece by piece; `<s>` is added in front. */

@@ -28,8 +28,6 @@ export interface GenerationOptions {
   stop?: string[];
 }
 
-/** The model inside the package; this file runs as dist/src/cli/common.js. */
-
 /** One line on the terminal that is written over; nothing where the output is not a terminal. */
 export function progress_bar(label: string): (progress: { file?: string; done: number; total: number }) => void {
   return ({ file, done, total }) => {

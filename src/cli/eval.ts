@@ -1,7 +1,7 @@
 /** The verbs eval, eval merge and compare. */
 import { existsSync } from "node:fs";
 import { rm } from "node:fs/promises";
-import { data_kinds } from "../data/records.js";
+import { data_kinds, unknown_kind } from "../data/records.js";
 import { EMBEDDED_MODEL } from "../embedded.js";
 import { BimedixError } from "../errors.js";
 import { compare_runs, comparison_text } from "../eval/compare.js";
@@ -177,7 +177,8 @@ async function choose_tasks(names: string, data: string | undefined): Promise<Ta
         });
       }
       chosen.set(own.name, own);
-    } else {
+    } else if (existsSync(name)) throw unknown_kind(name);
+    else {
       throw new BimedixError("bad_option", {
         given: `task ${JSON.stringify(name)}`,
         expected: `${[...task_groups.keys()].join(", ")}, a task of one of them, or a file (${data_kinds})`,

@@ -6,7 +6,7 @@
  * be no position and every one can be a text, all of the file are texts. An answer that the two readings understand differently is
  * warned about. Columns that public data sets define otherwise are read as those do (`cop`, `ra`).
  */
-import { option_letters } from "../text/arabic.js";
+import { option_letters, without_marks } from "../text/arabic.js";
 import { digits_value, strip } from "../text/python.js";
 import { type Columns, is_absent, type Options } from "./options.js";
 import { DataProblem } from "./record.js";
@@ -84,7 +84,7 @@ function readings(column: string, value: unknown, options: Options): Answer {
   if (typeof given === "object" || typeof given === "undefined")
     throw new DataProblem(`${column} ${show(value)?.slice(0, 60)}`, "one right option");
   const { texts, labels } = options;
-  const words = strip(String(given));
+  const words = strip(without_marks(String(given)));
   const number = digits_value(words.replace(/\.0$/, ""));
   const found = (index: number) => (index >= 0 ? index : null);
   const text = typeof given === "boolean" ? null : text_of(words, texts);
@@ -105,11 +105,14 @@ const check = (answer: Answer): Answer =>
     ? outside(answer.given, answer.options.texts.length, answer.column)
     : answer;
 
-const plain = (text: string) => strip(text).normalize("NFC").toLowerCase();
+const plain = (text: string) => strip(without_marks(text)).normalize("NFC").toLowerCase();
 
 /** The option of this text, by its characters, else without regard to case. @throws DataProblem where two have it */
 function text_of(words: string, texts: readonly string[]): number | null {
-  for (const same of [(one: string) => strip(one) === words, (one: string) => plain(one) === plain(words)]) {
+  for (const same of [
+    (one: string) => strip(without_marks(one)) === words,
+    (one: string) => plain(one) === plain(words),
+  ]) {
     const found = texts.flatMap((one, i) => (same(one) ? [i] : []));
     if (found.length === 1) return found[0]!;
     if (found.length > 1 && by_letter(words, { texts: [...texts], labels: null }) === null && !/^\p{Nd}+$/u.test(words))

@@ -38,7 +38,7 @@ interface Row {
 }
 
 /**
- * The fields of each row that is not blank. What follows a closing quote belongs to the field, and a quote within a field that does
+ * The fields of each row that is not blank, or only separators, as spreadsheets write below a table. What follows a closing quote belongs to the field, and a quote within a field that does
  * not begin with one is a quote, as in Python.
  */
 function parse_rows(file: string, text: string, delimiter: string): Row[] {
@@ -56,7 +56,7 @@ function parse_rows(file: string, text: string, delimiter: string): Row[] {
     const last = field.lastIndex === text.length;
     if (ended === delimiter && !last) continue;
     if (ended === delimiter) row.record.push("");
-    if (row.record.length > 1 || quoted !== undefined || !is_blank(row.record[0]!)) rows.push(row);
+    if (quoted !== undefined || !row.record.every(is_blank)) rows.push(row);
     row = { record: [], line };
   }
   return rows;

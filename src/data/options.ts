@@ -2,7 +2,7 @@
  * The options of a question in every form that data sets have: a list, an object under letters, lists of texts and labels, columns of
  * their own, and within a cell as JSON, as Python prints a list, as lines, or with | between.
  */
-import { option_letters } from "../text/arabic.js";
+import { option_letters, without_marks } from "../text/arabic.js";
 import { is_blank, splitlines, strip } from "../text/python.js";
 import { parse_json } from "./json.js";
 import { DataProblem } from "./record.js";
@@ -20,7 +20,7 @@ export const MOST_OPTIONS = option_letters.en.length;
 export type Columns = ReadonlyMap<string, unknown>;
 
 export const column_name = (name: string): string =>
-  strip(name)
+  strip(without_marks(name))
     .replace(/[\s-]+/g, "_")
     .toLowerCase();
 
@@ -171,7 +171,7 @@ const numbers_as_in_python = (values: readonly unknown[], texts: string[]): stri
 /** Takes off the letters that options already begin with ("A) 21", "B. 36"), which would stand there twice in a prompt. */
 function without_letters({ texts, labels }: Options): Options {
   for (const letters of Object.values(option_letters)) {
-    const bare = texts.map((text, i) => {
+    const bare = texts.map(without_marks).map((text, i) => {
       const start = new RegExp(`^\\s*[([]?${letters[i]}\\s*[).\\]:]\\s*(?=\\S)`, "i").exec(text);
       return start ? text.slice(start[0].length) : null;
     });

@@ -4,6 +4,7 @@
  */
 import { createReadStream } from "node:fs";
 import { createGunzip } from "node:zlib";
+import { BimedixError } from "../errors.js";
 import { file_error } from "../files.js";
 import { is_blank } from "../text/python.js";
 import { csv_rows } from "./csv.js";
@@ -21,6 +22,16 @@ export interface ReadOptions {
   by_id?: boolean;
   /** The columns of a CSV file whose first row names none. */
   names?: readonly string[];
+}
+
+/** What a person who has a file of another kind is told. */
+export function unknown_kind(file: string): BimedixError {
+  const sheet = /\.(xls[xmb]?|ods|numbers)$/i.test(file);
+  return new BimedixError("bad_data", {
+    given: `${file}: ${sheet ? "a spreadsheet" : "an unknown kind of file"}`,
+    expected: data_kinds,
+    todo: sheet ? 'save it as "CSV UTF-8"' : "convert it",
+  });
 }
 
 /** All records of a file. @throws BimedixError bad_data for the first that is wrong, file_not_found, file_unreadable */
@@ -42,7 +53,7 @@ export async function* data_entries(
   { by_id = false, names }: ReadOptions = {},
 ): AsyncGenerator<DataEntry> {
   const kind = /\.(jsonl|ndjson|json|csv|tsv|parquet)(\.gz)?$/i.exec(file)?.[1]?.toLowerCase();
-  if (kind === undefined) return bad_data(file, "an unknown kind of file", data_kinds, "convert it");
+  if (kind === undefined) throw unknown_kind(file);
   if (kind === "parquet") yield* await parquet_rows(file, await whole(file));
   else if (kind === "csv" || kind === "tsv")
     yield* csv_rows(file, await whole_text(file), {
@@ -150,6 +161,9 @@ async function whole(file: string): Promise<Uint8Array> {
 
 async function whole_text(file: string): Promise<string> {
   const bytes = await whole(file);
+  // A workbook of Excel is a ZIP archive.
+  if (bytes[0] === 0x50 && bytes[1] === 0x4b && bytes[2] === 3)
+    return bad_data(file, "a workbook or archive under the name of a text", data_kinds, 'save it as "CSV UTF-8"');
   const utf16 = utf16_decoder(bytes);
   try {
     if (utf16 || !bytes.includes(0)) return (utf16 ?? utf8).decode(bytes);

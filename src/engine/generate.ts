@@ -35,11 +35,15 @@ export interface GenerationConfig extends SamplingOptions, AdapterOption {
   top_logprobs?: number;
 }
 
+type Row = ArrayLike<number> | ArrayLike<bigint> | ArrayLike<boolean>;
+/** Token ids, or what says of each whether it is seen. */
+export type TokenRows = Row | readonly Row[] | { readonly data: Row; readonly dims: readonly number[] };
+
 export interface ModelGenerateOptions extends GenerationConfig {
-  /** `[batch, length]`, of different lengths if need be. */
-  input_ids: readonly (readonly number[])[];
-  /** 0 where a token is padding, at the left or between. */
-  attention_mask?: readonly (readonly number[])[];
+  /** `[batch, length]`, of different lengths if need be; `[length]` is one prompt. Typed arrays and tensors (`data`, `dims`) are as good. */
+  input_ids: TokenRows;
+  /** 0 where a token is padding, at the left or between; as `input_ids`. */
+  attention_mask?: TokenRows;
   /** Options by name; those beside it go before it, and it goes before the model's own. */
   generation_config?: GenerationConfig;
   /** A `TextStreamer` or its like, of one sequence, or a function that is given every token. */
@@ -61,20 +65,15 @@ export interface Call {
 
 /** @param defaults the model's own generation_config @throws BimedixError bad_option */
 export function prepare_call(given: ModelGenerateOptions, defaults: GenerationConfig): Call {
-  const {
-    input_ids,
-    inputs = input_ids,
-    attention_mask,
-    ...options
-  } = (given ?? {}) as ModelGenerateOptions & {
-    inputs?: ModelGenerateOptions["input_ids"];
-  };
-  check_batch(inputs);
+  const { input_ids, inputs = input_ids, attention_mask, ...options } = { ...given } as Record<string, unknown>;
+  const rows = to_rows(inputs, "input_ids");
+  const mask = attention_mask ? to_rows(attention_mask, "values of attention_mask") : undefined;
   const own = check_generation_options(options) as Omit<ModelGenerateOptions, "input_ids">;
-  const unpadded = without_padding(inputs, attention_mask);
+  const unpadded = without_padding(rows, mask);
   const longest = Math.max(...unpadded.map(({ length }) => length));
-  const { stop, stop_strings, streamer, max_time = Number.POSITIVE_INFINITY, num_return_sequences = 1, ...rest } = own;
-  const { max_length: _, min_length: __, ...model } = defaults;
+  const { max_length: _, min_length: __, stop_strings: its_stops, max_time: its_time, ...model } = defaults;
+  const { stop, stop_strings, streamer, num_return_sequences = 1, ...timed } = own;
+  const { max_time = its_time ?? Number.POSITIVE_INFINITY, ...rest } = timed;
   const { max_length: ___, min_length: ____, ...whole } = { ...model, ...rest, ...lengths(own, defaults, longest) };
   if (num_return_sequences > 1 && whole.do_sample !== true)
     throw bad_option(
@@ -92,9 +91,9 @@ export function prepare_call(given: ModelGenerateOptions, defaults: GenerationCo
     );
   return {
     prompts,
-    rows: several(inputs),
+    rows: several(rows),
     options: whole,
-    stop: [stop ?? [], stop_strings ?? []].flat(),
+    stop: [stop ?? [], stop_strings ?? (stop === undefined ? its_stops : undefined) ?? []].flat(),
     streamer,
     max_time,
   };
@@ -108,7 +107,9 @@ function lengths(
 ): Pick<GenerateOptions, "max_new_tokens" | "min_new_tokens"> {
   const by_call = own.max_new_tokens !== undefined || own.max_length !== undefined;
   const { max_new_tokens, max_length } = by_call ? own : defaults;
-  const most = max_new_tokens ?? (max_length === undefined ? undefined : max_length - longest);
+  let most = max_new_tokens ?? (max_length === undefined ? undefined : max_length - longest);
+  // A file's number is no reason to refuse a prompt.
+  if (!by_call && most !== undefined && most < 1) most = undefined;
   if (most !== undefined && most < 1)
     throw bad_option(
       `max_length ${max_length} with a prompt of ${longest} tokens`,
@@ -120,10 +121,19 @@ function lengths(
   return { ...(most === undefined ? {} : { max_new_tokens: most }), ...(least > 0 ? { min_new_tokens: least } : {}) };
 }
 
+/** Tokens that an answer may have where its request does not say: as the model's file says, else as many as the context has. */
+export function answer_length(
+  { generation_config, config }: { generation_config: GenerationConfig; config: { max_position_embeddings: number } },
+  prompt: number,
+): number {
+  const { max_new_tokens, max_length = 0 } = generation_config;
+  return max_new_tokens ?? (max_length > prompt ? max_length - prompt : config.max_position_embeddings);
+}
+
 /** A masked token is not seen and has no position, so it is left out; but what comes after the last token would be read from it. */
 function without_padding(
   input_ids: readonly (readonly number[])[],
-  mask: ModelGenerateOptions["attention_mask"],
+  mask: readonly (readonly number[])[] | undefined,
 ): readonly (readonly number[])[] {
   if (!mask) return input_ids;
   if (
@@ -144,13 +154,38 @@ function without_padding(
   return input_ids.map((row, i) => row.filter((_, at) => mask[i]![at] === 1));
 }
 
+/**
+ * A batch in the forms in which programs have it: rows of numbers, 64-bit integers or booleans, typed or not; one row by itself, as
+ * `apply_chat_template` gives a conversation's; or a tensor's `data` and `dims`.
+ */
+function to_rows(value: unknown, name: string): number[][] {
+  const row = (one: unknown): number[] | null => {
+    if (!Array.isArray(one) && !(ArrayBuffer.isView(one) && !(one instanceof DataView))) return null;
+    const values = Array.from(one as ArrayLike<unknown>);
+    const plain = values.every((id) => ["number", "bigint", "boolean"].includes(typeof id));
+    return plain ? values.map(Number) : null;
+  };
+  const { data, dims } = (value ?? {}) as { data?: unknown; dims?: unknown };
+  if (Array.isArray(dims) && dims.length === 2) {
+    const [height, width] = dims as [number, number];
+    const all = row(data);
+    if (all?.length !== height * width) throw no_batch(name);
+    return Array.from({ length: height }, (_, i) => all.slice(i * width, (i + 1) * width));
+  }
+  const one = row(value);
+  if (one && one.length > 0) return [one];
+  const rows = Array.isArray(value) && value.length > 0 ? value.map(row) : [null];
+  if (!rows.every((ids) => ids !== null)) throw no_batch(name);
+  return rows;
+}
+
+const no_batch = (name: string) =>
+  bad_option(`${name} that are not a batch`, "number[][], as the tokenizer returns", "pass the tokenizer's output");
+
+/** @throws BimedixError bad_option */
 export function check_batch(input_ids: unknown): void {
-  if (Array.isArray(input_ids) && input_ids.length > 0 && input_ids.every(Array.isArray)) return;
-  throw bad_option(
-    "input_ids that are not a batch",
-    "number[][], as the tokenizer returns",
-    "pass the tokenizer's output",
-  );
+  if (!(Array.isArray(input_ids) && input_ids.length > 0 && input_ids.every(Array.isArray)))
+    throw no_batch("input_ids");
 }
 
 const bad_option = (given: string, expected: string, todo: string) =>

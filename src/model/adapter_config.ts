@@ -63,7 +63,9 @@ export const lora_keys: Readonly<Record<string, KeyRule>> = {
   rank_pattern: applied("the rank of the modules that a regular expression names"),
   revision: idle("of the base on the hub"),
   runtime_config: idle("where PEFT computes"),
-  target_modules: applied("a list of ends of names, a regular expression, or all-linear"),
+  target_modules: applied(
+    "a list of ends of names, a regular expression, or all-linear; q_proj and v_proj where it is null",
+  ),
   target_parameters: applied("ends of names of parameters: fused experts, the router"),
   task_type: applied("CAUSAL_LM or none; a classifier's is refused"),
   trainable_token_indices: refused("single rows of the table of embeddings"),
@@ -77,6 +79,9 @@ export const lora_keys: Readonly<Record<string, KeyRule>> = {
 /** Values of init_lora_weights with which training begins by changing the base, so that the adapter fits that base alone. */
 const CHANGES_BASE = /^(pissa|corda|olora|loftq|lora_ga)/i;
 
+/** PEFT's targets of these families where the configuration names none. */
+const DEFAULT_TARGETS = ["q_proj", "v_proj"];
+
 const is_off = (value: unknown): boolean =>
   value == null || value === false || (typeof value === "object" && Object.keys(value).length === 0);
 
@@ -88,7 +93,7 @@ export class AdapterConfig {
   readonly unused = new Set<string>();
   private readonly rank_pattern: [Pattern, unknown][];
   private readonly alpha_pattern: [Pattern, unknown][];
-  private readonly modules: Pattern | readonly string[] | "all-linear" | null;
+  private readonly modules: Pattern | readonly string[] | "all-linear";
   private readonly excluded: Pattern | readonly string[];
   private readonly saved: readonly Pattern[];
   private readonly layers: readonly number[] | null;
@@ -117,7 +122,7 @@ export class AdapterConfig {
     this.alpha_pattern = this.patterns("alpha_pattern");
     const { target_modules } = json;
     const all = typeof target_modules === "string" && target_modules.toLowerCase() === "all-linear";
-    this.modules = all ? "all-linear" : this.names("target_modules");
+    this.modules = all ? "all-linear" : (this.names("target_modules") ?? DEFAULT_TARGETS);
     this.excluded = this.names("exclude_modules") ?? [];
     this.saved = this.saved_modules.map((one) => new Pattern(one, `modules_to_save in ${where}`));
     const { layers_to_transform: layers } = json;
@@ -141,7 +146,6 @@ export class AdapterConfig {
     const { excluded, modules } = this;
     if (excluded instanceof Pattern ? excluded.full(name) : ends(excluded)) return false;
     if (this.saved.some((one) => starts(name).some((at) => ends_at_dot(one.from(name, at), name)))) return false;
-    if (modules === null) return false;
     if (modules instanceof Pattern) return modules.full(name);
     if (modules === "all-linear") return linear;
     return modules.includes(name) || (ends(modules) && this.in_layers(name));

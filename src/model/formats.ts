@@ -10,8 +10,15 @@ export interface Foreign {
 const OTHER_REVISION =
   "use a revision of the model that has safetensors (on the hub often refs/pr/1), or save it again with transformers' save_pretrained";
 
+/** What a training run leaves that has not ended. */
+const STOPPED: [RegExp, Foreign] = [
+  /^checkpoint-\d+$/,
+  { what: "checkpoints of a training run", todo: "let the run end with train --resume, or name one of them" },
+];
+
 /** By the names of files, in the order in which they are looked for. */
 const files: [RegExp, Foreign][] = [
+  STOPPED,
   [
     /^adapter_(config\.json|model\.(safetensors|bin))$/,
     { what: "a PEFT adapter", todo: "give its base model as the model, and this folder as the adapter" },
@@ -39,10 +46,21 @@ const files: [RegExp, Foreign][] = [
   ],
 ];
 
+/** What a folder holds instead of an adapter. */
+const no_adapters: [RegExp, Foreign][] = [
+  STOPPED,
+  [/^config\.json$/, { what: "a model", todo: "give it as the model, and as the adapter what was trained on it" }],
+];
+
 /** What the folder holds instead of a checkpoint, or null. */
-export async function foreign_model(dir: string): Promise<Foreign | null> {
+export const foreign_model = (dir: string): Promise<Foreign | null> => find(dir, files);
+
+/** What the folder holds instead of an adapter, or null. */
+export const foreign_adapter = (dir: string): Promise<Foreign | null> => find(dir, no_adapters);
+
+async function find(dir: string, kinds: readonly [RegExp, Foreign][]): Promise<Foreign | null> {
   const names: string[] = await readdir(dir).catch(() => []);
-  return files.find(([pattern]) => names.some((name) => pattern.test(name)))?.[1] ?? null;
+  return kinds.find(([pattern]) => names.some((name) => pattern.test(name)))?.[1] ?? null;
 }
 
 /** Methods of quantization_config whose names are written otherwise. */

@@ -11,20 +11,32 @@
  */
 import { access, open } from "node:fs/promises";
 import { join } from "node:path";
+import { BimedixError } from "../errors.js";
 import { file_error, read_json } from "../files.js";
 import { warn } from "../warnings.js";
 import { type Adapter, adaptable_tensors, type LoraPair } from "./adapter.js";
 import { AdapterConfig, bad_adapter } from "./adapter_config.js";
 import type { ModelConfig } from "./config.js";
+import { foreign_adapter } from "./formats.js";
 import { read_floats, read_safetensors_header, type TensorInfo } from "./safetensors.js";
 import { misnamed, over, whole, whole_tensors } from "./whole_modules.js";
+
+/** @throws BimedixError file_not_found */
+async function no_adapter(dir: string): Promise<never> {
+  const foreign = await foreign_adapter(dir);
+  throw new BimedixError("file_not_found", {
+    given: `${join(dir, "adapter_config.json")} does not exist${foreign ? `; the folder holds ${foreign.what}` : ""}`,
+    expected: "a LoRA adapter in PEFT's form",
+    todo: foreign?.todo ?? "check the path or download the file again",
+  });
+}
 
 /**
  * Reads an adapter for a model of this configuration.
  * @throws BimedixError file_not_found, bad_adapter for anything that would be dropped or put in the wrong place
  */
 export async function read_adapter(dir: string, config: ModelConfig): Promise<Adapter> {
-  const json = await read_json(join(dir, "adapter_config.json"), "bad_adapter");
+  const json = (await read_json(join(dir, "adapter_config.json"), "bad_adapter", true)) ?? (await no_adapter(dir));
   const settings = new AdapterConfig(json, dir);
   const file = join(dir, "adapter_model.safetensors");
   await refuse_pickle(dir, file);

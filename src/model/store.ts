@@ -5,10 +5,9 @@
  */
 import { createHash } from "node:crypto";
 import { open, readFile, realpath, stat } from "node:fs/promises";
-import { homedir } from "node:os";
 import { basename, dirname, join } from "node:path";
 import { BimedixError } from "../errors.js";
-import { file_error } from "../files.js";
+import { file_error, home_folder } from "../files.js";
 import { as_text, fields } from "../protobuf.js";
 import { open_checkpoint } from "./checkpoint.js";
 import { type ModelConfig, read_config } from "./config.js";
@@ -58,7 +57,7 @@ function with_head(config: ModelConfig, converted: Pick<Store, "tensors" | "fold
 
 /** `BIMEDIX_CACHE`, or `bimedix` in the user's cache folder. */
 export function cache_folder(): string {
-  return process.env.BIMEDIX_CACHE ?? join(process.env.XDG_CACHE_HOME ?? join(homedir(), ".cache"), "bimedix");
+  return process.env.BIMEDIX_CACHE ?? join(process.env.XDG_CACHE_HOME ?? join(home_folder(), ".cache"), "bimedix");
 }
 
 /** A name for converted weights that changes when a source file does. */

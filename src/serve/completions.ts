@@ -4,6 +4,7 @@ import type { z } from "zod";
 import type { RemoteAssistant } from "../assistant/remote.js";
 import { check_generation, check_prompt } from "../engine/checks.js";
 import type { Score } from "../engine/engine.js";
+import { answer_length } from "../engine/generate.js";
 import { asked_sampling } from "../engine/sampler.js";
 import { plain_messages } from "../text/chat.js";
 import { StreamingDecoder, type Tokenizer } from "../text/tokenizer.js";
@@ -78,11 +79,8 @@ export function forwarded_answer(
 export function chat_answer(request: ChatRequest, served: Served, signal: AbortSignal): Answer {
   const { tokenizer } = served.assistant;
   const input_ids = tokenizer.apply_chat_template(plain_messages(request.messages));
-  const { generation_config, config } = served.assistant.model;
-  // As long as the context allows, where neither the request nor the model's files say otherwise.
-  const longest = (generation_config.max_new_tokens ?? generation_config.max_length) === undefined;
   const max_new_tokens =
-    request.max_completion_tokens ?? request.max_tokens ?? (longest ? config.max_position_embeddings : undefined);
+    request.max_completion_tokens ?? request.max_tokens ?? answer_length(served.assistant.model, input_ids.length);
   const top_logprobs = request.logprobs ? (request.top_logprobs ?? 0) : undefined;
   const logprobs = (tokens: readonly LoggedToken[]) => ({
     logprobs:
@@ -210,8 +208,8 @@ function generate_options(
     ...asked_sampling({ temperature, top_p, top_k, min_p, seed, several: n > 1 || undefined }),
   };
   const set = Object.fromEntries(Object.entries(given).filter(([, value]) => value !== undefined));
-  const { max_length: _, min_length: __, ...model } = assistant.model.generation_config;
-  return { ...model, ...set, adapter };
+  const { max_length: _, min_length: __, max_time: ___, stop_strings, ...model } = assistant.model.generation_config;
+  return { ...model, ...(stop_strings === undefined ? {} : { stop: stop_strings }), ...set, adapter };
 }
 
 function make_answer(

@@ -1,5 +1,6 @@
 /** `tokenizer.apply_chat_template`, with the options of transformers. */
 import { BimedixError } from "../errors.js";
+import { warn } from "../warnings.js";
 import type { Encoded, TokenizerCallOptions } from "./batch.js";
 import { type ChatMessage, type RenderedChat, render_with_answers, render_with_spans, type Span } from "./chat.js";
 import type { ChatTemplates } from "./template_files.js";
@@ -100,7 +101,7 @@ export function apply_chat_template(
   );
   const one = <T>(list: readonly T[]): T | readonly T[] => (batched ? list : list[0]!);
   if (!tokenize) return one(rendered.map(({ text }) => text)) as string | string[];
-  const batch = finish(tokenizer, rendered, options);
+  const batch = finish(tokenizer, template, rendered, options);
   if (!return_dict) return one(batch.input_ids) as number[] | number[][];
   const rows = Object.entries(batch).map(([name, list]: [string, number[][]]) => [name, one(list)]);
   return Object.fromEntries(rows) as ChatEncoding | ChatBatch;
@@ -147,7 +148,12 @@ export function choose_template(
 }
 
 /** Rows of tokens: cut and padded, and where they are asked for with masks. */
-function finish(tokenizer: ChatTokenizer, rendered: readonly RenderedChat[], options: ApplyOptions): ChatBatch {
+function finish(
+  tokenizer: ChatTokenizer,
+  template: string,
+  rendered: readonly RenderedChat[],
+  options: ApplyOptions,
+): ChatBatch {
   const encoded = rendered.map(({ text, outside }) => tokenizer.encode_with_spans(text, outside));
   const { padding = false, truncation = false, max_length } = options;
   const fit = { padding, truncation, ...(max_length === undefined ? {} : { max_length }) };
@@ -157,6 +163,10 @@ function finish(tokenizer: ChatTokenizer, rendered: readonly RenderedChat[], opt
     fit,
   );
   if (!options.return_assistant_tokens_mask) return { input_ids, attention_mask };
+  if (!/\{%-?\s*generation\s*-?%\}/.test(template))
+    warn(
+      "the chat template has no {% generation %}: every assistant_masks is 0. For training, encode_conversation knows the answers.",
+    );
   const masks = encoded.map(({ spans }, i) => token_mask(spans, rendered[i]!.generation));
   return { input_ids, attention_mask, assistant_masks: tokenizer.fit_rows(masks, 0, fit).input_ids };
 }

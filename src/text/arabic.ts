@@ -14,6 +14,13 @@ export const option_letters: Record<Language, readonly string[]> = {
   ar: ["أ", "ب", "ج", "د", "هـ", "و", "ز", "ح", "ط", "ي"],
 };
 
+/**
+ * The same text without the characters that show nothing: the marks of direction that Arabic keyboards, chats and spreadsheets put around
+ * words, and spaces of no width. For comparing what a person wrote; a text that a model reads keeps them.
+ */
+export const without_marks = (text: string): string =>
+  text.replace(/[\u061c\u200b\u200e\u200f\u202a-\u202e\u2060\u2066-\u2069\ufeff]/g, "");
+
 /** The same text with the digits and the decimal mark of Arabic and Persian as Western ones. */
 export function western_digits(text: string): string {
   return text.replace(/[٠-٩۰-۹]/g, (digit) => String(digit.charCodeAt(0) & 0xf)).replaceAll("٫", ".");

@@ -25,10 +25,11 @@ export function option_letters_of(options: readonly string[], language: Language
   const empty = options?.some?.((option) => !option?.trim());
   if (Array.isArray(options) && options.length >= 2 && options.length <= letters.length && !empty)
     return letters.slice(0, options.length);
+  const count = options?.length ?? 0;
   throw new BimedixError("bad_option", {
-    given: `${options?.length ?? 0} options${empty ? ", one of them empty" : ""}`,
+    given: `${count} ${count === 1 ? "option" : "options"}${empty ? ", one of them empty" : ""}`,
     expected: `2 to ${letters.length} texts`,
-    todo: "give every option a text",
+    todo: count === 1 ? "give each option as a text of its own" : "give every option a text",
   });
 }
 

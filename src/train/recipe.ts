@@ -123,6 +123,7 @@ export async function read_recipe(file: string, overrides: readonly string[] = [
 export function parse_recipe(text: string, name: string, overrides: readonly string[] = []): Recipe {
   const document = parseDocument(text);
   const problems = document.errors.map((error) => error.message.split("\n")[0]!.replace(/:$/, ""));
+  const named = new Set(overrides.map((override) => override.split("=")[0]!));
   for (const override of overrides) {
     const at = override.indexOf("=");
     const value = at > 0 ? parseDocument(override.slice(at + 1)) : null;
@@ -135,7 +136,11 @@ export function parse_recipe(text: string, name: string, overrides: readonly str
       try {
         const set: unknown = value.toJS();
         if (set === null) document.deleteIn(path);
-        else document.setIn(path, set);
+        else {
+          document.setIn(path, set);
+          // The other of two that exclude each other gives way to the one that was set by hand.
+          for (const other of excluded(path[0]!)) if (!named.has(other)) document.deleteIn([other]);
+        }
       } catch {
         problems.push(`${JSON.stringify(override)} sets a key inside a value that has none`);
       }
@@ -155,23 +160,31 @@ export function parse_recipe(text: string, name: string, overrides: readonly str
   throw new BimedixError("bad_recipe", {
     given: `${name} with ${problems.length === 1 ? "this problem" : `${problems.length} problems`}: ${problems.join(" · ")}`,
     expected: "the keys that bimedix train --keys lists",
-    todo: "correct the recipe",
+    todo: overrides.length > 0 ? "correct the recipe, or the keys set after it" : "correct the recipe",
   });
 }
 
 /** The name under which the loss on a file of `eval_datasets` is logged. */
 export const eval_name = (path: string): string => basename(path).replace(/\.[^.]*$/, "");
 
+/** Two ways to say one thing, of which a recipe has one at most. */
+const pairs: readonly (readonly [keyof Recipe, keyof Recipe])[] = [
+  ["num_epochs", "max_steps"],
+  ["warmup_steps", "warmup_ratio"],
+];
+
+const excluded = (key: string | number): string[] =>
+  pairs.filter((pair) => pair.some((one) => one === key)).map(([a, b]) => (a === key ? b : a));
+
 /** What no single key shows to be wrong, in a recipe that may have other faults. */
 function impossible(recipe: { [key in keyof Recipe]?: unknown }): string[] {
   const problems: string[] = [];
   const measured = Array.isArray(recipe.eval_datasets) ? recipe.eval_datasets : [];
   const names = measured.map((one) => eval_name(String(one?.path)));
-  const both = (a: keyof Recipe, b: keyof Recipe) => recipe[a] !== undefined && recipe[b] !== undefined;
   if (recipe.num_epochs === undefined && recipe.max_steps === undefined)
     problems.push("neither num_epochs nor max_steps");
-  if (both("num_epochs", "max_steps")) problems.push("both num_epochs and max_steps");
-  if (both("warmup_steps", "warmup_ratio")) problems.push("both warmup_steps and warmup_ratio");
+  for (const [a, b] of pairs)
+    if (recipe[a] !== undefined && recipe[b] !== undefined) problems.push(`both ${a} and ${b}`);
   if (recipe.eval_steps !== undefined && measured.length === 0) problems.push("eval_steps without eval_datasets");
   for (const name of new Set(names.filter((name, i) => names.indexOf(name) < i)))
     problems.push(`several eval_datasets named ${name}, under which one loss is logged: rename a file`);

@@ -66,7 +66,11 @@ test("what fails is one line and exits with 1", () => {
     [["hi", "--model", "/nowhere"], /nowhere/],
     [["hi", "--model", "org/name"], /cannot be reached/],
     [["ask", "q", "--context", "/nowhere.txt"], /nowhere\.txt/],
-    [["ask", "q", "--context", root], /EISDIR|may not/],
+    [["ask", "q", "--context", root], /is a folder; .* name a file in it|may not/],
+    [
+      ["eval", "--tasks", join(root, "LICENSE"), "--limit", "0.5"],
+      /LICENSE: an unknown kind of file; expected \.jsonl/,
+    ],
     [["convert", "/nowhere"], /nowhere/],
     [["word ".repeat(3000)], /600\d tokens; expected at most 1023/],
     [["hi", "--model", join(twins, "llama3-rope")], /tokenizer/],
@@ -89,7 +93,10 @@ test("what cannot be meant is one line and exits with 2", () => {
     [["eval", "--tasks", ""], /without a task/],
     [["eval", "--tasks", "bimedx_en"], /bimedx_en/],
     [["serve", "--model", "http://"], /^bimedix: --model http:\/\/; expected the URL/],
-    [["mcqa", "--question", "q", "--options", "a"], /2 to 10/],
+    [
+      ["mcqa", "--question", "q", "--options", "a, b"],
+      /1 option; expected 2 to 10 texts; .* each option as a text of its own/,
+    ],
   ];
   for (const [args, mentions] of cases) {
     const { status, stdout, stderr } = bimedix(args);

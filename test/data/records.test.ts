@@ -118,7 +118,10 @@ describe("data files", () => {
     assert.deepEqual(await values("a.csv.gz", gzipSync("a\n1\n")), [{ a: "1" }]);
     await rejects(values("a.jsonl.gz", lines), "bad_data", /a\.jsonl\.gz: not whole gzip data/);
     await rejects(values("a.jsonl.gz", gzipSync(lines).subarray(0, 20)), "bad_data", /not whole gzip data/);
-    await rejects(values("a.xlsx", ""), "bad_data", /unknown kind of file; expected \.jsonl, \.json, \.csv/);
+    await rejects(values("a.txt", ""), "bad_data", /unknown kind of file; expected \.jsonl, \.json, \.csv/);
+    await rejects(values("a.xlsx", ""), "bad_data", /a\.xlsx: a spreadsheet; .* save it as "CSV UTF-8"\.$/);
+    await rejects(values("a.csv", "PK\x03\x04\0\0"), "bad_data", /a\.csv: a workbook .* save it as "CSV UTF-8"\.$/);
+    assert.deepEqual(await values("a.csv", "a,b,\r\n1,2,\r\n,,\r\n , ,\r\n"), [{ a: "1", b: "2", "": "" }]);
     await rejects(values("a.jsonl", ""), "bad_data", /no records/);
     await rejects(read_records(join(dir, "none.jsonl")), "file_not_found", /none\.jsonl/);
   });

@@ -3,6 +3,7 @@ import assert from "node:assert/strict";
 import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
+import { answer_length, prepare_call } from "../../src/engine/generate.js";
 import { generation_options } from "../../src/engine/generation_options.js";
 import { pretrained_options, tokenizer_options } from "../../src/engine/pretrained_options.js";
 import {
@@ -75,6 +76,25 @@ describe("generate", () => {
     for (const temperature of [0, 0.1, 7])
       assert.deepEqual(await model.generate({ input_ids, ...greedy, temperature, max_new_tokens: 24 }), [output]);
     await rejects(model.generate({ input_ids, do_sample: true, temperature: 0 }), "bad_option", /do_sample to false/);
+  });
+
+  test("tokens as programs have them: one row, typed arrays, 64-bit integers, a tensor, a conversation's", async () => {
+    const [{ output }] = fixture.cases as [Fixture["cases"][0]];
+    const [ids] = fixture.input_ids as [number[]];
+    const big = BigInt64Array.from(ids.map(BigInt));
+    const seen = BigInt64Array.from(ids, () => 1n);
+    const dims = [1, ids.length];
+    for (const inputs of [
+      { input_ids: ids },
+      { input_ids: Int32Array.from(ids), attention_mask: ids.map(() => true) },
+      { input_ids: [big], attention_mask: [seen] },
+      { input_ids: [[...big]], attention_mask: [Uint8Array.from(ids, () => 1)] },
+      { input_ids: { data: big, dims }, attention_mask: { data: seen, dims } },
+    ])
+      assert.deepEqual(await model.generate({ ...inputs, ...greedy, max_new_tokens: 24 }), [output]);
+    const chat = tokenizer.apply_chat_template([{ role: "user", content: "Hi" }], { return_dict: true });
+    const [answer] = await model.generate({ ...chat, max_new_tokens: 1 });
+    assert.deepEqual(answer.slice(0, -1), chat.input_ids);
   });
 
   test("a prompt that is too long for max_length is refused, as in transformers", async () => {
@@ -198,6 +218,27 @@ describe("options that are not supported are refused by name", () => {
     await rejects(chat({ num_return_sequences: 2 }), "bad_option", /num_return_sequences/);
   });
 
+  test("a GenerationConfig of transformers 5.17 is accepted at its defaults", async () => {
+    // What its to_dict() and _get_default_generation_params() have beside options that are in the table.
+    const generation_config = {
+      ...{ early_stopping: false, num_beams: 1, use_mtp: null, use_cache: true, cache_implementation: null },
+      ...{ cache_config: null, max_cache_len: null, top_h: null, typical_p: 1, epsilon_cutoff: 0, eta_cutoff: 0 },
+      ...{ encoder_repetition_penalty: 1, length_penalty: 1, renormalize_logits: null, forced_bos_token_id: null },
+      ...{ forced_eos_token_id: null, remove_invalid_values: false, exponential_decay_length_penalty: null },
+      ...{ token_healing: null, guidance_scale: null, watermarking_config: null, output_attentions: null },
+      ...{ output_hidden_states: null, output_scores: false, output_logits: null, return_dict_in_generate: false },
+      ...{ encoder_no_repeat_ngram_size: 0, decoder_start_token_id: null, is_assistant: null },
+      ...{ num_assistant_tokens: 20, num_assistant_tokens_schedule: "constant", assistant_confidence_threshold: 0.4 },
+      ...{ prompt_lookup_num_tokens: null, max_matching_ngram_size: null, assistant_early_exit: null },
+      ...{ assistant_lookbehind: 10, target_lookbehind: 10, assistant_ensemble_weight: null, speculation_type: null },
+      ...{ compile_config: null, disable_compile: null, continuous_batching_config: null, low_memory: null },
+      ...{ penalty_alpha: null, dola_layers: null, diversity_penalty: 0, num_beam_groups: 1, constraints: null },
+      ...{ force_words_ids: null, prefill_chunk_size: null, transformers_version: "5.17.0" },
+    } as object;
+    const [output] = await model.generate({ input_ids: fixture.input_ids, max_new_tokens: 1, generation_config });
+    assert.equal(output.length, fixture.input_ids[0]!.length + 1);
+  });
+
   test("what says nothing is accepted", async () => {
     const options = {
       num_beams: 1,
@@ -266,7 +307,15 @@ describe("options that are not supported are refused by name", () => {
 });
 
 test("a call without a batch is refused as one", async () => {
-  for (const given of [undefined, {}, { input_ids: [1, 2] }, { input_ids: [] }])
+  const flat = { data: [1, 2, 3], dims: [2, 2] };
+  for (const given of [
+    undefined,
+    {},
+    { input_ids: [] },
+    { input_ids: "text" },
+    { input_ids: ["1"] },
+    { input_ids: flat },
+  ])
     await rejects(model.generate(given as unknown as ModelGenerateOptions), "bad_option", /not a batch/);
 });
 
@@ -275,6 +324,18 @@ test("docs/options.md lists every option", async () => {
   for (const table of [generation_options, pretrained_options, tokenizer_options])
     for (const name of [...Object.keys(table.options), ...Object.keys(table.without_effect)])
       assert.ok(text.includes(`\`${name}\``), name);
+});
+
+test("lengths, stops and times of the model's file are defaults, and none of them refuses a prompt", () => {
+  const input_ids = [[1, 2, 3]];
+  assert.equal(prepare_call({ input_ids }, { max_length: 3 }).options.max_new_tokens, undefined);
+  assert.equal(prepare_call({ input_ids }, { max_length: 5 }).options.max_new_tokens, 2);
+  assert.throws(() => prepare_call({ input_ids, max_length: 3 }, {}), /max_length 3 with a prompt of 3 tokens/);
+  const file = { stop_strings: ["END"], max_time: 9 };
+  assert.deepEqual([prepare_call({ input_ids }, file).stop, prepare_call({ input_ids }, file).max_time], [["END"], 9]);
+  assert.deepEqual(prepare_call({ input_ids, stop: "." }, file).stop, ["."]);
+  const model = { generation_config: { max_length: 3 }, config: { max_position_embeddings: 100 } };
+  assert.deepEqual([answer_length(model, 2), answer_length(model, 3)], [1, 100]);
 });
 
 test("the nearest name is a likely one", () => {

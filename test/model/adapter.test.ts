@@ -1,6 +1,6 @@
 /** Adapters: files that PEFT wrote, in both layouts (tools/make_adapter_fixtures.py), and what the engine makes of them. */
 import assert from "node:assert/strict";
-import { cp, mkdtemp, readdir, readFile, symlink, writeFile } from "node:fs/promises";
+import { cp, mkdir, mkdtemp, readdir, readFile, symlink, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { describe, test } from "node:test";
@@ -135,7 +135,11 @@ describe("adapters", () => {
       "bad_adapter",
       /block_sparse_moe|q_proj/,
     );
-    await rejects(read_adapter(base, config), "file_not_found", /adapter_config/);
+    await rejects(read_adapter(base, config), "file_not_found", /adapter_config.*folder holds a model; /);
+    const stopped = await temporary();
+    await mkdir(join(stopped, "checkpoint-95"));
+    for (const read of [() => read_adapter(stopped, config), () => read_config(stopped)])
+      await rejects(read(), "file_not_found", /folder holds checkpoints of a training run; .* train --resume/);
   });
 
   test("an expert that no token reached is merged and told; an adapter that changes nothing is not, unless it may", async () => {

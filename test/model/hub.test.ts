@@ -18,6 +18,8 @@ const files = {
   "pytorch_model.bin": Buffer.from("no"),
   "README.md": Buffer.from("no"),
   "anatomy/test/0000.parquet": Buffer.from("PAR1"),
+  "anatomy/dev/0000.parquet": Buffer.from("PAR1"),
+  "anatomy/dev/0001.parquet": Buffer.from("PAR1"),
 };
 const needed = ["config.json", "model.safetensors", "tokenizer.json"];
 
@@ -55,6 +57,8 @@ describe("the hub", () => {
       "file_not_found",
       /has no anatomy\/train\/0000.parquet/,
     );
+    // Read in part it would look whole.
+    await rejects(dataset_file("org/data", "anatomy", "dev"), "bad_checkpoint", /a split in 2 files/);
     await rejects(dataset_file("org/other", "anatomy", "test", { offline: true }), "offline", /data set org\/other/);
   });
 

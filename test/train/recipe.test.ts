@@ -89,7 +89,10 @@ describe("a recipe", () => {
   });
 
   test("refuses what cannot go together", () => {
-    assert.match(problem(good, ["num_epochs=1"]), /both num_epochs and max_steps/);
+    assert.match(problem(`${good}num_epochs: 1\n`), /both num_epochs and max_steps; .*; correct the recipe\.$/);
+    assert.match(problem(good, ["num_epochs=1", "max_steps=2"]), /both num_epochs and max_steps.* keys set after it/);
+    const { num_epochs, max_steps } = parse_recipe(good, "good.yaml", ["num_epochs=1"]);
+    assert.deepEqual([num_epochs, max_steps], [1, undefined], "what is set by hand takes the other's place");
     assert.match(problem(good.replace("max_steps: 3\n", "")), /neither num_epochs nor max_steps/);
     assert.match(problem(good, ["warmup_steps=1", "warmup_ratio=0.1"]), /both warmup/);
     assert.match(problem(good, ["eval_steps=5"]), /eval_steps without eval_datasets/);
@@ -105,7 +108,7 @@ describe("a recipe", () => {
       /unknown key repeat in eval_datasets\.0/,
     );
     assert.match(
-      problem(good, ["num_epochs=1", "lern_rate=1"]),
+      problem(good, ["num_epochs=1", "max_steps=3", "lern_rate=1"]),
       /unknown key lern_rate.*both num_epochs and max_steps/,
     );
     assert.match(problem(good, ["adapter=lora"]), /adapter/);

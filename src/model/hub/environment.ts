@@ -3,9 +3,9 @@
  * https://huggingface.co/docs/huggingface_hub/package_reference/environment_variables
  */
 import { readFileSync } from "node:fs";
-import { homedir } from "node:os";
 import { join, resolve } from "node:path";
 import { BimedixError } from "../../errors.js";
+import { home_folder } from "../../files.js";
 
 const value_of = (name: string): string | undefined => process.env[name]?.trim() || undefined;
 const is_true = (value: string | undefined): boolean => /^(1|on|yes|true)$/i.test(value ?? "");
@@ -22,7 +22,9 @@ export function endpoint(): string {
 }
 
 function home(): string {
-  return expand(value_of("HF_HOME") ?? join(value_of("XDG_CACHE_HOME") ?? join(homedir(), ".cache"), "huggingface"));
+  return expand(
+    value_of("HF_HOME") ?? join(value_of("XDG_CACHE_HOME") ?? join(home_folder(), ".cache"), "huggingface"),
+  );
 }
 
 /** The folder that holds a folder for each repository. */
@@ -33,7 +35,7 @@ export function cache_dir(): string {
 /** `~`, `$NAME` and `${NAME}`, as os.path.expanduser and expandvars do. */
 function expand(path: string): string {
   return path
-    .replace(/^~(?=[/\\]|$)/, () => homedir())
+    .replace(/^~(?=[/\\]|$)/, () => home_folder())
     .replace(/\$(\w+|\{[^}]*\})/g, (all, name: string) => process.env[name.replace(/^\{|\}$/g, "")] ?? all);
 }
 

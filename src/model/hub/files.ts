@@ -83,10 +83,19 @@ export const adapter_files: Wanted = {
     ["adapter_config.json", "adapter_model.safetensors"].filter((file) => !existsSync(join(snapshot, file))),
 };
 
-/** One file of a data set. */
+/** One file of a data set, which must be all of its split: a split in several would be read in part. */
 export const one_file = (path: string): Wanted => ({
   folder: path.slice(0, path.lastIndexOf("/")),
-  choose: async (files) => files.filter((file) => file.path === path),
+  choose: async (files) => {
+    const others = files.filter((file) => file.path !== path && file.path.endsWith(".parquet"));
+    if (others.length > 0)
+      throw unfit(
+        `a split in ${others.length + 1} files, ${path} and ${others[0]!.path} among them`,
+        "one in a single file",
+        "download them, join them and give the folder with --data",
+      );
+    return files.filter((file) => file.path === path);
+  },
   lacks: async (snapshot) => (existsSync(join(snapshot, path)) ? [] : [path]),
 });
 

@@ -1,12 +1,14 @@
 /** Runs a parsed template. */
-import { charge, STEP, TemplateError } from "./budget.js";
-import { call_filter, call_test, Group } from "./filters.js";
-import { as_int, as_text, take } from "./methods.js";
+import { charge, STEP } from "./budget.js";
+import { call_filter, Group } from "./filters.js";
+import { globals } from "./globals.js";
+import { loop_object } from "./loop.js";
+import { as_text } from "./methods.js";
 import type { Arguments, Comparison, Node, Signature, Statement, Target } from "./nodes.js";
 import { arithmetic, get_attribute, get_item, get_slice } from "./operators.js";
 import { str, text } from "./print.js";
+import { call_test } from "./tests.js";
 import { Text } from "./text.js";
-import { strftime } from "./time.js";
 import {
   type Args, Callable, compare, contains, Dict, equal, error, Instance, is_number, iterate, List, or_else, plain, truth, type_name,
   Undefined, type Value,
@@ -144,41 +146,6 @@ function run_loop(statement: Statement & { type: "for" }, scope: Scope, out: Tex
     if (jump === "break") break;
   }
   if (!completed) run_all(otherwise, new Scope(scope), out);
-}
-
-function loop_object(
-  items: readonly Value[],
-  state: { index: number; changed: Value | undefined },
-  depth: number,
-  again: (args: Args) => Value,
-): Instance {
-  const attributes: Record<string, () => Value> = {
-    index: () => BigInt(state.index + 1),
-    index0: () => BigInt(state.index),
-    revindex: () => BigInt(items.length - state.index),
-    revindex0: () => BigInt(items.length - state.index - 1),
-    first: () => state.index === 0,
-    last: () => state.index === items.length - 1,
-    length: () => BigInt(items.length),
-    depth: () => BigInt(depth + 1),
-    depth0: () => BigInt(depth),
-    previtem: () => or_else(items[state.index - 1], () => new Undefined("there is no previous item")),
-    nextitem: () => or_else(items[state.index + 1], () => new Undefined("there is no next item")),
-    cycle: () =>
-      new Callable("cycle", ({ positional }) =>
-        positional.length > 0 ? positional[state.index % positional.length]! : error("no items for cycling given"),
-      ),
-    changed: () =>
-      new Callable("changed", ({ positional }) => {
-        const value = new List(positional, "tuple");
-        const same = state.changed !== undefined && equal(state.changed, value);
-        state.changed = value;
-        return !same;
-      }),
-    __call__: () => new Callable("loop", again),
-    __repr__: () => text(`<LoopContext ${state.index + 1}/${items.length}>`),
-  };
-  return new Instance("LoopContext", (name) => (Object.hasOwn(attributes, name) ? attributes[name]!() : undefined));
 }
 
 function assign(target: Target, value: Value, scope: Scope): void {
@@ -349,88 +316,4 @@ function evaluate(node: Node, scope: Scope): Value {
       if (truth(evaluate(node.test, scope))) return evaluate(node.yes, scope);
       return node.no ? evaluate(node.no, scope) : new Undefined("the inline if-expression has no else");
   }
-}
-
-/** Python's own limit in the sandbox of Jinja. */
-const MAX_RANGE = 100_000;
-
-function range({ positional }: Args): Value {
-  const [a, b, c] = positional.map((value) => as_int(value, 0));
-  const [start, stop, step] =
-    b === undefined ? [0, a ?? error("range expected at least 1 argument"), 1] : [a!, b, c ?? 1];
-  if (step === 0) return error("range() arg 3 must not be zero");
-  const length = Math.max(0, Math.ceil((stop - start) / step));
-  charge(32 * length);
-  if (!(length <= MAX_RANGE)) return error(`Range too big. The sandbox blocks ranges larger than ${MAX_RANGE}.`);
-  return new List(
-    Array.from({ length }, (_, i) => BigInt(start + i * step)),
-    "range",
-  );
-}
-
-function as_pairs(args: Args): [Value, Value][] {
-  const pairs: [Value, Value][] = args.positional.flatMap((value) =>
-    value instanceof Dict
-      ? value.entries().map(([key, item]): [Value, Value] => [key, item])
-      : iterate(value).map((pair) => iterate(pair) as [Value, Value]),
-  );
-  return [...pairs, ...[...args.named].map(([name, value]): [Value, Value] => [text(name), value])];
-}
-
-function namespace(args: Args): Value {
-  const values = new Map(as_pairs(args).map(([key, value]) => [as_text(key, "a name").value, value]));
-  return new Instance(
-    "Namespace",
-    (name) => values.get(name),
-    (name, value) => {
-      charge(STEP);
-      values.set(name, value);
-    },
-  );
-}
-
-function cycler({ positional }: Args): Value {
-  let at = 0;
-  if (positional.length === 0) error("at least one item has to be provided");
-  const attributes: Record<string, () => Value> = {
-    current: () => positional[at]!,
-    next: () =>
-      new Callable(
-        "next",
-        () => positional[(at = (at + 1) % positional.length) === 0 ? positional.length - 1 : at - 1]!,
-      ),
-    reset: () => {
-      return new Callable("reset", () => {
-        at = 0;
-        return null;
-      });
-    },
-  };
-  return new Instance("Cycler", (name) => (Object.hasOwn(attributes, name) ? attributes[name]!() : undefined));
-}
-
-function joiner(args: Args): Value {
-  const [separator = text(", ")] = take("joiner", args, "sep?");
-  let used = false;
-  const next = (): Value => {
-    const value = used ? separator : text("");
-    used = true;
-    return value;
-  };
-  return new Instance("Joiner", (name) => (name === "__call__" ? new Callable("joiner", next) : undefined));
-}
-
-function globals(now: () => Date): [string, Value][] {
-  const made: Record<string, (args: Args) => Value> = {
-    range,
-    namespace,
-    cycler,
-    joiner,
-    dict: (args) => new Dict(as_pairs(args)),
-    raise_exception: ({ positional }) => {
-      throw Object.assign(new TemplateError(str(positional[0] ?? null).value), { raised: true });
-    },
-    strftime_now: ({ positional }) => text(strftime(now(), as_text(positional[0], "the format").value)),
-  };
-  return Object.entries(made).map(([name, of]) => [name, new Callable(name, of)]);
 }
