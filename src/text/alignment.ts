@@ -22,13 +22,16 @@ export function align(original: string, changed: string): (offset: number) => nu
   const folded = before.map(fold);
   const places = new Uint32Array(changed.length + 1);
   let [from, offset, at] = [0, 0, 0];
-  for (const character of after) {
+  for (const [i, character] of after.entries()) {
     places.fill(offset, at, at + character.length);
     at += character.length;
     const wanted = fold(character);
+    // Put in front of the character that comes next.
+    if (folded[from] !== wanted && i + 1 < after.length && folded[from] === fold(after[i + 1]!)) continue;
+    const end = Math.min(before.length, from + WINDOW);
     let found = from;
-    while (found < before.length && found < from + WINDOW && folded[found] !== wanted) found++;
-    if (folded[found] !== wanted) continue;
+    while (found < end && folded[found] !== wanted) found++;
+    if (found === end) continue;
     for (; from <= found; from++) offset += before[from]!.length;
     // What was skipped belongs to the character that came after it.
     places.fill(offset - before[found]!.length, at - character.length, at);

@@ -114,6 +114,21 @@ describe("a folder as transformers 5.17 reads it", () => {
     });
   }
 
+  test("a chat has the tokens of its rendered text, also where tokens are looked for behind a normalizer", async () => {
+    for (const { name, json, files } of fixture.folders) {
+      const tokenizer = await of_json(whole(json), files);
+      const chat_template =
+        "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}<|im_start|>assistant\n";
+      const messages = [{ role: "user", content: "patient has a cough" } as const];
+      const text = tokenizer.apply_chat_template(messages, { chat_template, tokenize: false });
+      assert.deepEqual(
+        tokenizer.apply_chat_template(messages, { chat_template }),
+        tokenizer.encode(text, rendered),
+        name,
+      );
+    }
+  });
+
   test("an evaluation puts around a text what the files say, as lm-evaluation-harness 0.4.13 does", async () => {
     const { json } = fixture.components.find(({ name }) => name === "Llama, not legacy")!;
     const tokenizer = await of_json(whole(json), { "tokenizer_config.json": { bos_token: "<s>", eos_token: "</s>" } });
