@@ -1,6 +1,6 @@
 // Installs and builds what is missing or older than its sources; a second call does nothing and costs a few milliseconds.
 import { spawnSync } from "node:child_process";
-import { existsSync, readdirSync, statSync, writeFileSync } from "node:fs";
+import { existsSync, readdirSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 
@@ -21,11 +21,12 @@ function attempt(command, args, options = {}) {
 }
 
 // What installs the packages, in the order in which it is tried. None runs install scripts (see .npmrc): everything that is needed comes
-// inside the packages. Bun and Deno are for machines without npm; they read package-lock.json and need not keep a lock of their own.
+// inside the packages. Bun and Deno are for machines without npm. Bun reads package-lock.json; so does Deno, but only to begin deno.lock, which is
+// removed: with --no-lock it takes the newest version that package.json allows, which may not compile.
 const INSTALLERS = [
   ["npm", ["ci", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error"]],
   ["bun", ["install", "--ignore-scripts", "--no-save", "--silent"]],
-  ["deno", ["install", "--no-lock", "--node-modules-dir=auto", "--quiet"]],
+  ["deno", ["install", "--node-modules-dir=auto", "--quiet"]],
 ];
 
 function install() {
@@ -33,6 +34,7 @@ function install() {
     const own = process.versions[command] === undefined ? command : process.execPath;
     const { error, status } = attempt(own, args);
     if (error?.code === "ENOENT") continue;
+    rmSync(join(root, "deno.lock"), { force: true });
     if (status !== 0) process.exit(status ?? 1);
     return;
   }
