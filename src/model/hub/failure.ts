@@ -128,7 +128,9 @@ function unreachable(error: HubError, repository: Repository, { lacking, commits
       : `is not in the cache${type === "model" ? `, there is ${no_directory(name)},` : ""}`;
   const after = error.retry_after === null ? "" : `, and wants ${error.retry_after} s of patience`;
   const elsewhere =
-    type === "model" ? "download it on another machine and pass its directory" : "give a folder with its files";
+    type === "model"
+      ? "download it on another machine and pass its directory"
+      : "give a folder with its files (eval --data)";
   return new BimedixError(
     "offline",
     {
