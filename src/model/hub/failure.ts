@@ -136,7 +136,7 @@ function unreachable(error: HubError, repository: Repository, { lacking, commits
     {
       given: `${title(repository)} ${state} and the hub cannot be reached (${error.message}${after})`,
       expected: "a connection to the hub",
-      todo: `connect${lacking ? " (what has arrived is kept)" : ""}, or ${commit && type === "model" ? `ask for ${name}@${commit}` : elsewhere}`,
+      todo: `${/, by \w+$/.test(error.message) ? "unset that" : "connect"}${lacking ? " (what has arrived is kept)" : ""}, or ${commit && type === "model" ? `ask for ${name}@${commit}` : elsewhere}`,
     },
     error,
   );
