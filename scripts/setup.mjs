@@ -1,6 +1,6 @@
 // Installs and builds what is missing or older than its sources; a second call does nothing and costs a few milliseconds.
 import { spawnSync } from "node:child_process";
-import { existsSync, readdirSync, statSync, writeFileSync } from "node:fs";
+import { accessSync, constants, existsSync, readdirSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 
@@ -21,11 +21,12 @@ function attempt(command, args, options = {}) {
 }
 
 // What installs the packages, in the order in which it is tried. None runs install scripts (see .npmrc): everything that is needed comes
-// inside the packages. Bun and Deno are for machines without npm; they read package-lock.json and need not keep a lock of their own.
+// inside the packages. Bun and Deno are for machines without npm. Bun reads package-lock.json; so does Deno, but only to begin deno.lock, which is
+// removed: with --no-lock it takes the newest version that package.json allows, which may not compile.
 const INSTALLERS = [
   ["npm", ["ci", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error"]],
   ["bun", ["install", "--ignore-scripts", "--no-save", "--silent"]],
-  ["deno", ["install", "--no-lock", "--node-modules-dir=auto", "--quiet"]],
+  ["deno", ["install", "--node-modules-dir=auto", "--quiet"]],
 ];
 
 function install() {
@@ -33,6 +34,7 @@ function install() {
     const own = process.versions[command] === undefined ? command : process.execPath;
     const { error, status } = attempt(own, args);
     if (error?.code === "ENOENT") continue;
+    rmSync(join(root, "deno.lock"), { force: true });
     if (status !== 0) process.exit(status ?? 1);
     return;
   }
@@ -49,6 +51,19 @@ function newest(folder) {
   }, time_of(folder));
 }
 
+/** A checkout that somebody else has set up is used as it is; what has to be written into it fails in one line. */
+function need_to_write() {
+  try {
+    accessSync(root, constants.W_OK);
+  } catch {
+    const run = "run npm start there once as its owner";
+    console.error(
+      `bimedix: ${root} may not be written; expected to install and build there; ${run}, or clone it anew.`,
+    );
+    process.exit(1);
+  }
+}
+
 /** @returns whether anything was installed */
 export function setup() {
   const [major = 0, minor = 0] = process.versions.node.split(".").map(Number);
@@ -61,6 +76,7 @@ export function setup() {
   const installed = Math.max(time_of(INSTALLED), time_of(join(root, "node_modules/.package-lock.json")));
   const missing = installed < time_of(join(root, "package-lock.json"));
   if (missing) {
+    need_to_write();
     console.error("bimedix: installing (once; ONNX Runtime is about 290 MB) …");
     install();
     writeFileSync(INSTALLED, "");
@@ -68,6 +84,7 @@ export function setup() {
   const folders = ["src", "test", "web"].map((name) => newest(join(root, name)));
   const sources = Math.max(...folders, time_of(join(root, "tsconfig.json")));
   if (time_of(BUILT) < sources) {
+    need_to_write();
     console.error("bimedix: building …");
     for (const project of ["tsconfig.json", "web/tsconfig.json"])
       run(process.execPath, [join(root, "node_modules/typescript/lib/tsc.js"), "-p", project]);

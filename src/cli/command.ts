@@ -102,7 +102,7 @@ class VerbCommand extends Command {
     const [, quoted = ""] = /'([^']*)'/.exec(message) ?? [];
     const given =
       code === "commander.missingMandatoryOptionValue"
-        ? `no ${quoted}`
+        ? `no ${quoted.split(" ")[0]}`
         : code === "commander.missingArgument"
           ? `no <${quoted}>`
           : code === "commander.optionMissingArgument"
@@ -111,7 +111,8 @@ class VerbCommand extends Command {
               ? `too many arguments (${this.args.map(text_of).join(" ")})`
               : "";
     if (!given) return this.unknown(quoted.split("=")[0]!);
-    throw usage_error(this.verb, given, quoted.startsWith("--") ? quoted : usage_of(this.verb));
+    const of_value = code === "commander.optionMissingArgument";
+    throw usage_error(this.verb, given, of_value ? quoted : usage_of(this.verb));
   }
 
   written(name: string): string {

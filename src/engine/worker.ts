@@ -228,7 +228,7 @@ const thread_link: MakeLink = (on_replies, on_end) => {
     resourceLimits: { maxYoungGenerationSizeMb: 4 },
   });
   worker.on("message", on_replies);
-  worker.on("error", (error) => on_end(error.message));
+  worker.on("error", (error: unknown) => on_end((error as Error).message));
   worker.on("exit", () => on_end());
   return {
     post: (request) => worker.postMessage(request),
@@ -335,7 +335,7 @@ if (!isMainThread && workerData === ENGINE) {
   const port = parentPort!;
   answer(
     (handle) => port.on("message", handle),
-    (replies, transfer) => port.postMessage(replies, transfer),
+    (replies, transfer = []) => port.postMessage(replies, [...transfer]),
   );
 } else if (isMainThread && process.argv[2] === ENGINE && process.send) {
   // The parent decides when this process ends; it ends with it in any case.

@@ -9,7 +9,7 @@ import { BimedixError } from "../errors.js";
 import { COMMIT, cached_commit, cached_commits, is_whole, snapshot_of, write_ref } from "./hub/cache.js";
 import { commit_of, type Entry, HubError, list_files } from "./hub/client.js";
 import { fetch_file } from "./hub/download.js";
-import { is_offline } from "./hub/environment.js";
+import { is_offline, offline_by } from "./hub/environment.js";
 import { type Cached, check_space, readable, stopped } from "./hub/failure.js";
 import { adapter_files, model_files, one_file, tokenizer_files, type Wanted } from "./hub/files.js";
 import { check_revision, parse_id, type Repository } from "./hub/ids.js";
@@ -89,7 +89,7 @@ async function resolve(repository: Repository, wanted: Wanted, options: HubOptio
   const offline = options.offline ?? is_offline(repository.type);
   if (offline && usable) return usable;
   try {
-    if (offline) throw new HubError("offline mode", 0);
+    if (offline) throw new HubError(`offline mode${options.offline ? "" : `, by ${offline_by(repository.type)}`}`, 0);
     return await download(repository, wanted, options, usable !== null);
   } catch (error) {
     if (options.signal?.aborted) throw stopped(repository);

@@ -48,7 +48,7 @@ export class PieceWorker {
       else if (reply.error === null) this.job?.resolve();
       // Anything else is Node's own: with --watch a thread reports what it imports.
     });
-    this.worker.on("error", (error) => this.job?.reject(error));
+    this.worker.on("error", (error: unknown) => this.job?.reject(error as Error));
   }
 
   run(piece: Piece): Promise<void> {

@@ -87,7 +87,10 @@ export function create_app(options: AppOptions): Hono<Env> {
   app.onError((error, c) => error_response(c, error));
   app.notFound((c) => {
     const allow = app.routes.filter(({ path, method }) => path === c.req.path && method !== "ALL");
-    if (allow.length === 0) return error_response(c, new ApiError(404, "not_found", "There is no such path here."));
+    if (allow.length === 0) {
+      const there = "the API is under /v1, and /openapi.json lists it";
+      return error_response(c, new ApiError(404, "not_found", `There is no path ${c.req.path} here; ${there}.`));
+    }
     const methods = allow.map(({ method }) => method).join(", ");
     return error_response(
       c,

@@ -77,7 +77,7 @@ describe("an adapter of the embedded model", () => {
       ["chat", "What is asthma?", "--temperature", "0", "--max-new-tokens", "12"],
       ["generate", "Asthma is", "--temperature", "0", "--max-new-tokens", "12"],
     ];
-    for (const verb of verbs) assert.notEqual(json(...verb, "--adapter", adapter), json(...verb), verb[0]);
+    for (const verb of verbs) assert.notEqual(json(...verb, "--adapter", adapter), json(...verb), verb.join(" "));
     const wrong = bimedix("mcqa", "--question", "x", "--options", "a", "b", "--adapter", join(folder, "none"));
     assert.deepEqual([wrong.status, wrong.stderr.trim().split("\n").length], [1, 1]);
   });

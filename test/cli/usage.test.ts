@@ -147,8 +147,11 @@ describe("options", () => {
       /--model without its value, before --dtype; expected --model <dir\|hub-id\|url>/,
     );
     refused(["hi", "--model"], /--model without its value/);
-    refused(["mcqa", "--options", "a", "b"], /no --question <text>; .*bimedix mcqa --help/);
-    refused(["merge", "a", "b"], /no --output <dir>/);
+    refused(
+      ["mcqa", "--options", "a", "b"],
+      /no --question; expected bimedix mcqa --question <text> .*bimedix mcqa --help/,
+    );
+    refused(["merge", "a", "b"], /no --output; expected bimedix merge --output <dir>/);
     refused(["compare", "a"], /no <b>/);
     refused(["merge", "a", "b", "c", "--output", "d"], /too many arguments \(a b c\)/);
   });

@@ -361,7 +361,11 @@ describe("the hub", () => {
 
   test("who cannot reach the hub hears what is in the cache", async () => {
     process.env.HF_HUB_OFFLINE = "yes";
-    await rejects(resolve_model("org/other"), "offline", /not in the cache.*offline mode.*another machine/);
+    await rejects(
+      resolve_model("org/other"),
+      "offline",
+      /not in the cache.*offline mode, by HF_HUB_OFFLINE.*; unset that, or .*another machine/,
+    );
     process.env.HF_HUB_OFFLINE = "0";
     hub.fault = () => ({ status: 200, headers: { "content-type": "text/html" }, body: "<html>sign in</html>" });
     await rejects(resolve_model("org/other"), "offline", /answers in text\/html.*HF_ENDPOINT/);

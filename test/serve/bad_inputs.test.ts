@@ -267,6 +267,11 @@ describe("the shape of JSON", () => {
       assert.equal((await at.post(path, { ...body, stream: false, stream_options: null }, auth)).status, 200);
     }
   });
+  test("a path without /v1 is 404 and says where the API is", async () => {
+    const response = await at.post("/chat/completions", chat, auth);
+    assert.match(await response.clone().text(), /no path \/chat\/completions here; the API is under \/v1/);
+    await refused(response, 404, "not_found");
+  });
   test("an unknown model is 404 and names those that are here", async () => {
     const response = await at.post(chats, { ...chat, model: "gpt-9" }, auth);
     assert.match(await response.clone().text(), /gpt-9.*there is nano/);

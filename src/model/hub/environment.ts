@@ -39,11 +39,13 @@ function expand(path: string): string {
     .replace(/\$(\w+|\{[^}]*\})/g, (all, name: string) => process.env[name.replace(/^\{|\}$/g, "")] ?? all);
 }
 
-/** HF_HUB_OFFLINE, else TRANSFORMERS_OFFLINE; of data sets HF_DATASETS_OFFLINE before both. */
-export function is_offline(type: "model" | "dataset"): boolean {
-  const own = type === "dataset" ? process.env.HF_DATASETS_OFFLINE : undefined;
-  return is_true(own ?? (process.env.HF_HUB_OFFLINE || process.env.TRANSFORMERS_OFFLINE));
+/** The variable that decides: HF_HUB_OFFLINE, else TRANSFORMERS_OFFLINE; of data sets HF_DATASETS_OFFLINE before both. */
+export function offline_by(type: "model" | "dataset"): string {
+  if (type === "dataset" && process.env.HF_DATASETS_OFFLINE !== undefined) return "HF_DATASETS_OFFLINE";
+  return process.env.HF_HUB_OFFLINE ? "HF_HUB_OFFLINE" : "TRANSFORMERS_OFFLINE";
 }
+
+export const is_offline = (type: "model" | "dataset"): boolean => is_true(process.env[offline_by(type)]);
 
 export interface Token {
   value: string;

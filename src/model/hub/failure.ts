@@ -128,13 +128,15 @@ function unreachable(error: HubError, repository: Repository, { lacking, commits
       : `is not in the cache${type === "model" ? `, there is ${no_directory(name)},` : ""}`;
   const after = error.retry_after === null ? "" : `, and wants ${error.retry_after} s of patience`;
   const elsewhere =
-    type === "model" ? "download it on another machine and pass its directory" : "give a folder with its files";
+    type === "model"
+      ? "download it on another machine and pass its directory"
+      : "give a folder with its files (eval --data)";
   return new BimedixError(
     "offline",
     {
       given: `${title(repository)} ${state} and the hub cannot be reached (${error.message}${after})`,
       expected: "a connection to the hub",
-      todo: `connect${lacking ? " (what has arrived is kept)" : ""}, or ${commit && type === "model" ? `ask for ${name}@${commit}` : elsewhere}`,
+      todo: `${/, by \w+$/.test(error.message) ? "unset that" : "connect"}${lacking ? " (what has arrived is kept)" : ""}, or ${commit && type === "model" ? `ask for ${name}@${commit}` : elsewhere}`,
     },
     error,
   );
