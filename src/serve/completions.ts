@@ -9,7 +9,7 @@ import { asked_sampling } from "../engine/sampler.js";
 import { plain_messages } from "../text/chat.js";
 import { StreamingDecoder, type Tokenizer } from "../text/tokenizer.js";
 import { ApiError, of_the_stream } from "./api_error.js";
-import { bytes_of, chat_logprob, code_points, type LoggedToken, text_logprobs } from "./logprobs.js";
+import { bytes_of, chat_logprob, type LoggedToken, TokenBytes, text_logprobs } from "./logprobs.js";
 import { type Choice, merged, type Piece, pieces_of, type Served } from "./pieces.js";
 import type { chat_schema, completion_schema } from "./requests.js";
 
@@ -78,7 +78,10 @@ export function forwarded_answer(
 
 export function chat_answer(request: ChatRequest, served: Served, signal: AbortSignal): Answer {
   const { tokenizer } = served.assistant;
-  const input_ids = tokenizer.apply_chat_template(plain_messages(request.messages));
+  const { continue_final_message: continues = false } = request;
+  const input_ids = tokenizer.apply_chat_template(plain_messages(request.messages), {
+    continue_final_message: continues,
+  });
   const max_new_tokens =
     request.max_completion_tokens ?? request.max_tokens ?? answer_length(served.assistant.model, input_ids.length);
   const top_logprobs = request.logprobs ? (request.top_logprobs ?? 0) : undefined;
@@ -104,7 +107,8 @@ export function chat_answer(request: ChatRequest, served: Served, signal: AbortS
     return {
       input_ids,
       options: generate_options(request, served, i, { max_new_tokens, top_logprobs }),
-      continues: false,
+      continues,
+      every_token: false,
       echo: null,
     };
   });
@@ -121,7 +125,7 @@ export function completion_answer(request: CompletionRequest, served: Served, si
   if (request.echo && prompt_tokens * n * (1 + (top_logprobs ?? 0)) > MAX_PROMPT_LOGPROBS)
     throw refuse(`${MAX_PROMPT_LOGPROBS} log-probabilities of prompts (tokens x n x (1 + logprobs)) in one request`);
   for (const prompt of prompts) check_prompt(served.assistant.model.config, prompt, max_tokens === 0 ? 0 : 1);
-  const echoes = request.echo ? echo(prompts, served, top_logprobs, signal) : null;
+  const echoes = request.echo ? echo(prompts, served, { top_logprobs, alone: max_tokens === 0 }, signal) : null;
   // It may fail while nobody waits for it, and is asked later.
   echoes?.catch(() => {});
   const form: Form = {
@@ -142,7 +146,8 @@ export function completion_answer(request: CompletionRequest, served: Served, si
   const choices = prompts.flatMap((input_ids, p) =>
     Array.from({ length: n }, (_, i): Choice => {
       const options = generate_options(request, served, i, { max_new_tokens: max_tokens, top_logprobs });
-      return { input_ids, options, continues: true, echo: echoes?.then((all) => all[p]!) ?? null };
+      const echo = echoes?.then((all) => all[p]!) ?? null;
+      return { input_ids, options, continues: true, every_token: true, echo };
     }),
   );
   return make_answer(request, served, "cmpl-", form, choices, prompt_tokens, signal);
@@ -154,11 +159,15 @@ function to_prompts(prompt: CompletionRequest["prompt"], tokenizer: Tokenizer): 
   return (prompt as (string | number[])[]).map((one) => (typeof one === "string" ? tokenizer.encode(one) : one));
 }
 
-/** The prompts as the beginning of their answers; their tokens are scored where log-probabilities are asked for. */
+/**
+ * The prompts as the beginning of their answers; their tokens are scored where log-probabilities are asked for.
+ *
+ * @param asked.alone nothing follows, so that bytes at the end wait for no others
+ */
 async function echo(
   prompts: readonly number[][],
   { assistant, adapter }: Served,
-  top_logprobs: number | undefined,
+  { top_logprobs, alone }: { top_logprobs: number | undefined; alone: boolean },
   signal: AbortSignal,
 ): Promise<{ text: string; tokens: LoggedToken[] }[]> {
   const scored = new Map<number, Score>();
@@ -169,18 +178,20 @@ async function echo(
     for (const [at, { i }] of long.entries()) scored.set(i, scores[at]!);
   }
   return prompts.map((ids, i) => {
-    const decoder = new StreamingDecoder(assistant.tokenizer, { skip_special_tokens: true });
+    const { tokenizer } = assistant;
+    const decoder = new StreamingDecoder(tokenizer, { skip_special_tokens: true });
+    const tokens = new TokenBytes();
     let text = "";
-    let offset = 0;
-    const tokens = ids.map((token_id, place): LoggedToken => {
+    for (const [place, token_id] of ids.entries()) {
       const { logprob, top } = scored.get(i)?.tokens?.[place - 1] ?? { logprob: null, top: [] };
-      const before = offset;
       const piece = decoder.push(token_id);
+      const bytes = tokenizer.is_special(token_id) ? new Uint8Array() : bytes_of(token_id, tokenizer);
+      tokens.push({ token_id, logprob, top, offset: 0, bytes }, piece);
       text += piece;
-      offset += code_points(piece);
-      return { token_id, logprob, top, offset: before, bytes: bytes_of(token_id, assistant.tokenizer) };
-    });
-    return { text, tokens };
+    }
+    const left = alone ? decoder.flush() : "";
+    tokens.place(left);
+    return { text: text + left, tokens: tokens.end() };
   });
 }
 

@@ -15,7 +15,12 @@ export interface LoggedToken {
   stripped?: boolean;
 }
 
-const utf8 = new TextEncoder();
+/** Characters that end before a byte. */
+function characters_before(text: Uint8Array, at: number): number {
+  const begins = (byte: number | undefined) => byte === undefined || (byte & 0xc0) !== 0x80;
+  const begun = text.subarray(0, at).filter(begins).length;
+  return begins(text[at]) ? begun : begun - 1;
+}
 
 export function code_points(text: string): number {
   let count = 0;
@@ -35,15 +40,26 @@ export class TokenBytes {
   private rest: Buffer = Buffer.alloc(0);
   private given = 0;
 
-  /** @param decoded the text that is complete with this token, of which `token.bytes` may be a part */
+  /** @param points code points of the answer before these tokens */
+  constructor(private points = 0) {}
+
+  /** Sets the token's offset. @param decoded the text that is complete with this token, of which `token.bytes` may be a part */
   push(token: LoggedToken, decoded: string): void {
+    token.offset = this.points;
     this.waiting.push(token);
     this.open.push(token);
     this.rest = Buffer.concat([this.rest, token.bytes]);
+    this.place(decoded);
+  }
+
+  /** Says which of the open tokens wrote a text: characters of several tokens are complete with a later one, or at the end. */
+  place(decoded: string): void {
     if (decoded === "") return;
-    const text = utf8.encode(decoded);
+    const text = Buffer.from(decoded);
     // It is not there where bytes that are no character became one that says so.
     const at = this.rest.indexOf(text);
+    // What a prompt's last tokens left open comes before these.
+    let start = at < 0 && text.subarray(-this.rest.length).equals(this.rest) ? text.length - this.rest.length : 0;
     for (let left = at, i = 0; left > 0 && i < this.open.length; i++) {
       const one = this.open[i]!;
       const cut = Math.min(left, one.bytes.length);
@@ -51,6 +67,11 @@ export class TokenBytes {
       one.stripped = true;
       left -= cut;
     }
+    for (const one of at >= 0 || start > 0 ? this.open : []) {
+      one.offset = this.points + characters_before(text, start);
+      start += one.bytes.length;
+    }
+    this.points += code_points(decoded);
     this.rest = at < 0 ? Buffer.alloc(0) : this.rest.subarray(at + text.length);
     this.open = [];
   }

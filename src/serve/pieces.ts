@@ -26,13 +26,15 @@ export interface Choice {
   options: GenerateOptions & { stop?: string | readonly string[] };
   /** The answer goes on in the prompt's own text, and does not begin a turn. */
   continues: boolean;
+  /** Every token is told, also those that end an answer or that a stop text cuts off: a completion's. */
+  every_token: boolean;
   /** The prompt again, where it is asked for. */
   echo: Promise<{ text: string; tokens: LoggedToken[] }> | null;
 }
 
 /** The pieces of one answer; the last has a finish_reason. */
 export async function* pieces_of(choice: Choice, served: Served, signal: AbortSignal): AsyncGenerator<Piece> {
-  const { input_ids, options, continues } = choice;
+  const { input_ids, options, continues, every_token } = choice;
   const { tokenizer, model } = served.assistant;
   const { stop, ...rest } = options;
   const { max_new_tokens, eos_token_id = model.config.eos_token_id } = rest;
@@ -44,13 +46,12 @@ export async function* pieces_of(choice: Choice, served: Served, signal: AbortSi
   // What the prompt begins, a word or a character, the answer may end.
   if (continues) for (const id of input_ids) decoder.push(id);
   const stops = new StopStrings(stop);
-  const tokens = new TokenBytes();
-  let offset = echo ? code_points(echo.text) : 0;
+  const tokens = new TokenBytes(echo ? code_points(echo.text) : 0);
   let [generated, shown] = [0, 0];
   const piece = (text: string, finish_reason: Piece["finish_reason"]): Piece => {
     shown += Buffer.byteLength(text);
     // A completion has all of its tokens, also those that a stop text cuts off.
-    const whole = continues || (finish_reason !== null && stops.found === null);
+    const whole = every_token || (finish_reason !== null && stops.found === null);
     const logged = whole ? tokens.end() : finish_reason === null ? tokens.take(shown) : tokens.cut(shown);
     const one = { text, tokens: logged, generated, finish_reason };
     generated = 0;
@@ -63,15 +64,14 @@ export async function* pieces_of(choice: Choice, served: Served, signal: AbortSi
     const has_text = !ended && token_id < tokenizer.vocab_size;
     const decoded = has_text ? decoder.push(token_id) : "";
     // lm-evaluation-harness takes all but the last for the prompt's: a text has every token, a message its words'.
-    if (has_text || continues) {
+    if (has_text || every_token) {
       const bytes = has_text && !tokenizer.is_special(token_id) ? bytes_of(token_id, tokenizer) : new Uint8Array();
-      tokens.push({ token_id, logprob: logprob ?? null, top: top ?? [], offset, bytes }, decoded);
+      tokens.push({ token_id, logprob: logprob ?? null, top: top ?? [], offset: 0, bytes }, decoded);
     }
     if (ended) {
       finish_reason = "stop";
       break;
     }
-    offset += code_points(decoded);
     const text = stops.push(decoded);
     if (stops.found !== null) {
       yield piece(text, "stop");
@@ -80,7 +80,9 @@ export async function* pieces_of(choice: Choice, served: Served, signal: AbortSi
     // What is no character yet, or may begin a stop text, goes with the next.
     if (text !== "") yield piece(text, null);
   }
-  const last = stops.push(decoder.flush()) + stops.flush();
+  const left = decoder.flush();
+  tokens.place(left);
+  const last = stops.push(left) + stops.flush();
   yield piece(last, stops.found === null ? finish_reason : "stop");
 }
 

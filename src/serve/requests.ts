@@ -78,10 +78,12 @@ const of_openai = {
   function_call: without_effect(z.enum(["none", "auto"]), '"none" or "auto"'),
   functions: empty,
   metadata: without_effect(z.record(z.string(), z.unknown())),
+  moderation: nothing,
   modalities: without_effect(z.array(z.literal("text")).min(1).max(1), '["text"]'),
   parallel_tool_calls: without_effect(z.boolean()),
   prediction: nothing,
   prompt_cache_key: label,
+  prompt_cache_options: without_effect(z.record(z.string(), z.unknown())),
   prompt_cache_retention: label,
   reasoning_effort: without_effect(z.literal("none"), '"none"'),
   response_format: without_effect(z.strictObject({ type: z.literal("text") }), '{"type": "text"}'),
@@ -125,14 +127,22 @@ export const chat_schema = z
     ),
     logprobs: maybe(z.boolean()),
     top_logprobs: maybe(z.int().min(0).max(20)).describe("with logprobs"),
+    continue_final_message: maybe(z.boolean()).describe(`go on with the last message, the assistant's${OWN}`),
+    add_generation_prompt: maybe(z.boolean()).describe(`false with continue_final_message, as vLLM has it${OWN}`),
     ...of_openai,
   })
   .check(({ value, issues }) => {
     const wrong = (path: string, message: string) =>
       issues.push({ code: "custom", path: [path], message, input: value });
     if (value.stream_options && !value.stream) wrong("stream_options", "expected only with stream: true");
-    if (value.top_logprobs !== undefined && !value.logprobs) wrong("top_logprobs", "expected only with logprobs: true");
-    if (value.messages.at(-1)?.role !== "user") wrong("messages", "expected the last to be the user's");
+    if (value.top_logprobs && !value.logprobs) wrong("top_logprobs", "expected only with logprobs: true");
+    const { continue_final_message: continues = false, add_generation_prompt = !continues } = value;
+    const last = value.messages.at(-1)?.role;
+    if (continues && last !== "assistant") wrong("messages", "expected the last to be the assistant's");
+    if (!continues && last !== "user")
+      wrong("messages", "expected the last to be the user's, or continue_final_message with the assistant's");
+    if (add_generation_prompt === continues)
+      wrong("add_generation_prompt", "expected false with continue_final_message, and true without");
     if (value.max_tokens === 0) wrong("max_tokens", "expected 1 or more");
     // In OpenAI's words, and with its code.
     if (value.max_tokens !== undefined && value.max_completion_tokens !== undefined)

@@ -4,6 +4,7 @@ import { cp, mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
+import type { ChatMessage } from "../../src/text/chat.js";
 import { nano, raw, start, type TestServer } from "./server.js";
 
 const KEY = "a-key-that-is-long-enough";
@@ -48,11 +49,12 @@ test("what clients send by default changes nothing", async () => {
     { tools: [], tool_choice: "auto", parallel_tool_calls: true, functions: [], function_call: "auto" },
     { tools: null, tool_choice: "none", response_format: { type: "text" }, modalities: ["text"] },
     { safety_identifier: "x", prompt_cache_key: "x", prompt_cache_retention: "24h", verbosity: "medium" },
+    { prompt_cache_options: {}, logprobs: false, top_logprobs: 0 },
     { frequency_penalty: 0, presence_penalty: 0, logit_bias: {}, n: 1, top_p: 1, seed: 1, stop: [] },
     // The Python client's own names, all of them left out.
     Object.fromEntries(
-      `audio frequency_penalty function_call functions logit_bias logprobs max_completion_tokens metadata modalities n
-       parallel_tool_calls prediction presence_penalty prompt_cache_key reasoning_effort response_format safety_identifier seed
+      `audio frequency_penalty function_call functions logit_bias logprobs max_completion_tokens metadata modalities moderation n
+       parallel_tool_calls prediction presence_penalty prompt_cache_key prompt_cache_options reasoning_effort response_format safety_identifier seed
        service_tier stop store stream stream_options tool_choice tools top_logprobs top_p user verbosity web_search_options`
         .split(/\s+/)
         .map((name) => [name, null]),
@@ -163,8 +165,40 @@ test("messages as OpenAI allows them: developer, parts, a name, empty content, n
     await ask({ ...chat, messages });
   const last = { ...chat, messages: [user, { role: "assistant", content: "It is" }] };
   const response = await at.post(chats, last, auth);
-  assert.match(await response.text(), /messages: expected the last to be the user's/);
+  assert.match(await response.text(), /messages: expected the last to be the user's, or continue_final_message/);
 });
+
+test("an assistant's message at the end is gone on with where that is asked for, as in vLLM", async () => {
+  const { tokenizer } = at.server.service.find_local().assistant;
+  const messages = [chat.messages[0]!, { role: "assistant", content: "Asthma is a" }] as ChatMessage[];
+  const prompt = tokenizer.apply_chat_template(messages, { continue_final_message: true });
+  const greedy = { model: "nano", temperature: 0, max_tokens: 8 };
+  const whole = await at.post("/v1/completions", { ...greedy, prompt }, auth);
+  const [{ text }] = ((await whole.json()) as { choices: [{ text: string }] }).choices;
+  assert.match(text, /^ \w/);
+  for (const more of [{}, { add_generation_prompt: false, logprobs: true }]) {
+    const body = { ...greedy, messages, continue_final_message: true, ...more };
+    const response = await at.post(chats, body, auth);
+    const [{ message, logprobs }] = ((await response.json()) as { choices: [Continued] }).choices;
+    assert.equal(message.content, text);
+    if (logprobs) assert.equal(Buffer.from(logprobs.content.flatMap(({ bytes }) => bytes)).toString(), text);
+  }
+  for (const [more, said] of [
+    [{ messages, continue_final_message: true, add_generation_prompt: true }, /add_generation_prompt: expected false/],
+    [{ messages: chat.messages, continue_final_message: true }, /messages: expected the last to be the assistant's/],
+    [{ messages, add_generation_prompt: false }, /messages: expected the last to be the user's/],
+    [{ messages: chat.messages, add_generation_prompt: false }, /add_generation_prompt: expected/],
+  ] as const) {
+    const response = await at.post(chats, { ...greedy, ...more }, auth);
+    assert.equal(response.status, 400);
+    assert.match(await response.text(), said);
+  }
+});
+
+interface Continued {
+  message: { content: string };
+  logprobs: { content: { bytes: number[] }[] } | null;
+}
 
 test("other methods, HEAD, odd headers: what HTTP says of them", async () => {
   const get = (path: string, init: RequestInit = {}) => fetch(at.url + path, { headers: auth, ...init });

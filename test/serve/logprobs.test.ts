@@ -173,3 +173,20 @@ test("a completion's text_offset counts code points; its likeliest hold the toke
   const own = logprobs.top_logprobs.at(-1)!;
   assert.deepEqual(own, { A: -1, [logprobs.tokens.at(-1)!]: -3 });
 });
+
+test("echo alone gives the whole prompt, also where its last character has several tokens", async () => {
+  const prompt = "gout 😀😀";
+  for (const logprobs of [undefined, 0]) {
+    const body = { model: "nano", prompt, max_tokens: 0, echo: true, logprobs };
+    const answer = (await (await at.post("/v1/completions", body)).json()) as { choices: Echoed[] };
+    const [{ text, logprobs: logged }] = answer.choices as [(typeof answer.choices)[0]];
+    assert.equal(text, prompt);
+    // Each token begins where its character does.
+    if (logged) assert.deepEqual(logged.text_offset.slice(-8), [5, 5, 5, 5, 6, 6, 6, 6]);
+  }
+});
+
+interface Echoed {
+  text: string;
+  logprobs: { text_offset: number[] } | null;
+}
