@@ -86,7 +86,7 @@ describe("a model on a server of this project", () => {
         encoding: "utf8",
       });
     const wrong = run("mcqa", "--question", "x", "--options", "a", "b", "--adapter", "x");
-    assert.deepEqual([wrong.status, /NAME in --model/.test(wrong.stderr)], [1, true]);
+    assert.deepEqual([wrong.status, /NAME in --model/.test(wrong.stderr)], [2, true]);
   });
 });
 
