@@ -49,6 +49,9 @@ export class AddedTokens {
         continue;
       if (lstrip) while (from > end && is_space(text[from - 1]!)) from--;
       if (rstrip) while (to < text.length && is_space(text[to]!)) to++;
+      // White space that the token before took along is gone for one that would take it along itself.
+      if (lstrip && from < end) from = end;
+      if (from >= to) continue;
       add_text(from);
       cuts.push({ id, from, to });
       end = to;

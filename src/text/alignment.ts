@@ -6,8 +6,10 @@ const fold = (character: string): string =>
     ? " "
     : character.normalize("NFKD").replace(/\p{M}/gu, "").toLowerCase();
 
-/** How far apart the two may run before they meet again. */
-const WINDOW = 16;
+/** How far each may run before the two meet again. */
+const WINDOW = 32;
+/** How many more characters may be passed over to meet at two that agree instead of at one. */
+const PATIENCE = 4;
 
 /**
  * For every offset of `changed` the offset of `original` that it stands at. Exact where a character became one other and where
@@ -19,23 +21,40 @@ export function align(original: string, changed: string): (offset: number) => nu
     return (offset) => Math.max(0, offset - added);
   }
   const [before, after] = [Array.from(original), Array.from(changed)];
-  const folded = before.map(fold);
+  const [old_folds, new_folds] = [before.map(fold), after.map(fold)];
   const places = new Uint32Array(changed.length + 1);
-  let [from, offset, at] = [0, 0, 0];
+  let [from, offset, at, meeting] = [0, 0, 0, 0];
   for (const [i, character] of after.entries()) {
     places.fill(offset, at, at + character.length);
     at += character.length;
-    const wanted = fold(character);
-    // Put in front of the character that comes next.
-    if (folded[from] !== wanted && i + 1 < after.length && folded[from] === fold(after[i + 1]!)) continue;
-    const end = Math.min(before.length, from + WINDOW);
-    let found = from;
-    while (found < end && folded[found] !== wanted) found++;
-    if (found === end) continue;
-    for (; from <= found; from++) offset += before[from]!.length;
-    // What was skipped belongs to the character that came after it.
-    places.fill(offset - before[found]!.length, at - character.length, at);
+    if (i < meeting) continue;
+    const [left, added] = meet(old_folds, from, new_folds, i);
+    meeting = i + added;
+    // What was taken away belongs to the character before it.
+    for (; added === 0 && from <= left; from++) {
+      if (from === left) places.fill(offset, at - character.length, at);
+      offset += before[from]!.length;
+    }
   }
   places[changed.length] = original.length;
   return (offset) => places[offset]!;
+}
+
+/** Where the two agree next: at `left` of the old characters, once `added` of the new ones have been passed over. */
+function meet(old: readonly string[], from: number, now: readonly string[], at: number): [left: number, added: number] {
+  const next = (folds: readonly string[], i: number) => {
+    while (folds[i] === "") i++;
+    return folds[i];
+  };
+  let found: [number, number] | null = null;
+  for (let [total, last] = [0, 2 * WINDOW]; total <= last; total++) {
+    for (let added = Math.max(0, total - WINDOW); added <= Math.min(total, WINDOW); added++) {
+      const [i, j] = [from + total - added, at + added];
+      if (i >= old.length || j >= now.length || old[i] !== now[j]) continue;
+      const [one, other] = [next(old, i + 1), next(now, j + 1)];
+      if (total === 0 || one === other || one === undefined || other === undefined) return [i, added];
+      if (!found) [found, last] = [[i, added], Math.min(last, total + PATIENCE)];
+    }
+  }
+  return found ?? [from - 1, 0];
 }

@@ -74,7 +74,9 @@ export class Bpe implements Model {
     this.bytes = Array.from({ length: model.byte_fallback ? 256 : 0 }, (_, byte) =>
       (model.byte_ids ?? ids).get(`<0x${hex(byte)}>`),
     );
-    const whole = model.ignore_merges || prefix || suffix || !ids.has(SPACE);
+    // A character that leaves nothing lets its neighbours merge.
+    const leaves_nothing = !model.unknown && !model.byte_fallback;
+    const whole = model.ignore_merges || prefix || suffix || leaves_nothing || !ids.has(SPACE);
     const crossing = () => Array.from(ids.keys()).some((piece) => /[^\u2581]\u2581/u.test(piece));
     this.words = whole || crossing() ? null : /\u2581*[^\u2581]*/gu;
     this.frozen = model.frozen?.length ? new Trie(model.frozen.map((text) => [text, ids.get(text)! + FROZEN])) : null;

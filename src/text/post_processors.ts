@@ -35,13 +35,12 @@ const POST_PROCESSORS: Table<PostProcessor> = {
   // It moves offsets alone.
   ByteLevel: () => NOTHING_ADDED,
   RobertaProcessing: around,
-  Sequence: (part) => {
-    const all = part
+  // Each puts its own around what the one before it made.
+  Sequence: (part) =>
+    part
       .parts("processors")
       .map(read_post_processor)
-      .filter((one) => one !== NOTHING_ADDED);
-    return all.length > 1 ? part.refuse("two post-processors that add tokens", "one") : (all[0] ?? NOTHING_ADDED);
-  },
+      .reduce((inner, outer) => outer.flatMap((one) => (one === null ? inner : one)), NOTHING_ADDED),
   TemplateProcessing: template,
 };
 
