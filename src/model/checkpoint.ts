@@ -218,7 +218,10 @@ export function classic_names(
         tensors.set(part, { ...tensor, name: part, shape, offset: tensor.offset + slice * byte_length, byte_length });
       }
     } else {
-      const classic = config.num_local_experts > 0 ? name.replace(".mlp.gate.", ".block_sparse_moe.gate.") : name;
+      const classic =
+        config.num_local_experts > 0
+          ? name.replace(/\.mlp\.(?=gate\.weight$|experts\.\d+\.w\d\.weight$)/, ".block_sparse_moe.")
+          : name;
       tensors.set(classic, { ...tensor, name: classic });
     }
   }

@@ -74,6 +74,20 @@ describe("transformers' logits of", () => {
       await engine.dispose();
     });
 
+  test("experts under the router's newer name", async () => {
+    const [old, now] = [await copy_of("mixtral-2-experts"), await copy_of("mixtral-2-experts")];
+    const arrays = await read_arrays(join(old, "model.safetensors"));
+    const renamed = [...arrays].map(([name, { shape, data }]) => ({
+      name: name.replace(".block_sparse_moe.", ".mlp."),
+      shape,
+      data: Float32Array.from(data),
+    }));
+    assert.ok(renamed.some(({ name }) => name.includes(".mlp.experts.1.w2.weight")));
+    await write_safetensors(join(now, "model.safetensors"), renamed);
+    const names = async (dir: string) => [...(await open_checkpoint(dir)).tensors.keys()];
+    assert.deepEqual(await names(now), await names(old));
+  });
+
   test("another head beside tied embeddings, converted and read again", async () => {
     const dir = await made(fixture.cases.find(({ tensors }) => tensors === "another_head")!);
     const heard = warnings();
