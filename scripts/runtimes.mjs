@@ -59,7 +59,9 @@ const programs = new Map(names.map((name) => [name, installed(name)]));
 for (const name of names.filter((name) => asked.length === 0 && RUNTIMES[name].suite)) {
   // npm itself stays on this process's Node, which it was made for; what it runs finds the other one first.
   const path = `${dirname(programs.get(name))}${delimiter}${process.env.PATH}`;
-  const env = { ...process.env, PATH: path };
+  // What runs in the browser is the same under each: once is enough.
+  const browser = name === "node-26" ? {} : { CHROMIUM: "none" };
+  const env = { ...process.env, ...browser, PATH: path };
   if (process.env.npm_execpath) step(name, "npm test", process.execPath, [process.env.npm_execpath, "test"], env);
   else step(name, "npm test", "npm", ["test"], env);
 }

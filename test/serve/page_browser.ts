@@ -148,7 +148,9 @@ export class PageTest {
 
 /** Tests in a browser and against a server that they share. */
 export function describe_page(name: string, tests: (of: () => PageTest) => void): void {
-  describe(name, { skip: executablePath ? false : "no Chromium here; set CHROMIUM" }, () => {
+  const off = process.env.CHROMIUM === "none";
+  const skip = off ? "CHROMIUM=none" : executablePath ? false : "no Chromium here; set CHROMIUM";
+  describe(name, { skip }, () => {
     let shared: PageTest;
     before(async () => {
       const at = await start({ pretrained: { dtype: "q8", threads: 1 }, allow_hosts: ["bimedix.test"] });
