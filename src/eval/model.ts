@@ -134,13 +134,16 @@ async function fingerprint(dir: string): Promise<string> {
     const file = join(dir, name);
     try {
       const handle = await open(file);
-      const { size } = await handle.stat();
-      hash.update(`${name} ${size}\n`);
-      for (const at of new Set([0, Math.max(0, size - EDGE)])) {
-        const { buffer, bytesRead } = await handle.read(Buffer.alloc(EDGE), 0, EDGE, at);
-        hash.update(buffer.subarray(0, bytesRead));
+      try {
+        const { size } = await handle.stat();
+        hash.update(`${name} ${size}\n`);
+        for (const at of new Set([0, Math.max(0, size - EDGE)])) {
+          const { buffer, bytesRead } = await handle.read(Buffer.alloc(EDGE), 0, EDGE, at);
+          hash.update(buffer.subarray(0, bytesRead));
+        }
+      } finally {
+        await handle.close();
       }
-      await handle.close();
     } catch (error) {
       throw file_error(error, file, "a readable model");
     }

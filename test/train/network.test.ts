@@ -126,7 +126,7 @@ test("threads and kept products do not change a bit", async () => {
     [false, 4],
     [false, 4],
   ] as const) {
-    const { network, parameters } = await adapted("fp32", { keep, threads });
+    const { base, network, parameters } = await adapted("fp32", { keep, threads });
     // Large enough that the runtime shares its work among threads.
     const [one] = [batch("packed")];
     const times = 40;
@@ -151,16 +151,18 @@ test("threads and kept products do not change a bit", async () => {
       [...parameters.values()].map(({ gradient }) => Buffer.from(gradient.buffer).toString("base64")).join(),
     );
     await network.release();
+    await base.close();
   }
   assert.equal(new Set(results).size, 1);
 });
 
 test("ten steps of AdamW with clipping and a cosine schedule give PEFT's adapters within 1e-4", async () => {
-  const { network, parameters } = await adapted("fp32", { keep: true });
+  const { base, network, parameters } = await adapted("fp32", { keep: true });
   await ten_steps(network, parameters, numbers.trace);
   for (const [name, { data }] of parameters)
     assert.ok(max_difference(data, arrays.get(`end.${name}`)!.data) < 1e-4, name);
   await network.release();
+  await base.close();
 });
 
 test("ten steps of full training give every tensor of torch's within 1e-4", async () => {
@@ -177,6 +179,7 @@ test("ten steps of full training give every tensor of torch's within 1e-4", asyn
   for (const [name, { data }] of parameters)
     assert.ok(max_difference(data, arrays.get(`full.${name}`)!.data) < 1e-4, name);
   await network.release();
+  await base.close();
 });
 
 async function ten_steps(network: Network, parameters: Map<string, Parameter>, trace: number[][]): Promise<void> {
