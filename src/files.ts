@@ -52,9 +52,10 @@ export async function read_text(file: string, expected: string): Promise<string>
 
 /**
  * A value of JSON as Python's json module writes and reads it: NaN, Infinity and -Infinity besides what the standard has.
+ * @param missing makes null of them, which is what pandas and datasets mean by them in a table
  * @throws SyntaxError
  */
-export function parse_json(text: string): unknown {
+export function parse_json(text: string, missing = false): unknown {
   try {
     return JSON.parse(text);
   } catch (error) {
@@ -63,6 +64,7 @@ export function parse_json(text: string): unknown {
     const standard = text.replace(/"(?:[^"\\]|\\.)*"|-?\b(?:NaN|Infinity)\b/g, (token) => {
       if (token.startsWith('"')) return token;
       found = true;
+      if (missing) return "null";
       return token === "NaN" ? JSON.stringify(NOT_A_NUMBER) : token.replace("Infinity", "1e999");
     });
     if (!found) throw error;

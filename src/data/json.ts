@@ -1,24 +1,12 @@
 /** JSON as Python's `json` and `datasets` read it. */
+import { parse_json } from "../files.js";
 import { bad_data, type DataRecord } from "./record.js";
-
-/** `JSON.parse`, and NaN and Infinity, which Python writes for missing numbers: they become null. @throws SyntaxError */
-export function parse_json(text: string): unknown {
-  try {
-    return JSON.parse(text);
-  } catch (error) {
-    const plain = text.replace(/"(?:[^"\\]|\\.)*"|-?\b(?:NaN|Infinity)\b/g, (found) =>
-      found.startsWith('"') ? found : "null",
-    );
-    if (plain === text) throw error;
-    return JSON.parse(plain);
-  }
-}
 
 /** The records of a file that is one JSON value: a list, or one record over several lines. Null for anything else. */
 export function json_document(file: string, text: string, by_id: boolean): DataRecord[] | null {
   let value: unknown;
   try {
-    value = parse_json(text);
+    value = parse_json(text, true);
   } catch (error) {
     if (!by_id && !/^\s*\[/.test(text)) return null;
     return bad_data(file, `not JSON (${(error as Error).message.slice(0, 80)})`, "a whole JSON file");

@@ -2,9 +2,10 @@
  * The options of a question in every form that data sets have: a list, an object under letters, lists of texts and labels, columns of
  * their own, and within a cell as JSON, as Python prints a list, as lines, or with | between.
  */
+
+import { parse_json } from "../files.js";
 import { option_letters, without_marks } from "../text/arabic.js";
 import { is_blank, splitlines, strip } from "../text/python.js";
-import { parse_json } from "./json.js";
 import { DataProblem } from "./record.js";
 
 export interface Options {
@@ -130,7 +131,7 @@ function from_text(value: string, name: string): Options {
 
 function from_json(text: string): object | null {
   try {
-    return parse_json(text) as object;
+    return parse_json(text, true) as object;
   } catch {
     return null;
   }

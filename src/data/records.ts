@@ -5,10 +5,10 @@
 import { createReadStream } from "node:fs";
 import { createGunzip } from "node:zlib";
 import { BimedixError } from "../errors.js";
-import { file_error } from "../files.js";
+import { file_error, parse_json } from "../files.js";
 import { is_blank } from "../text/python.js";
 import { csv_rows } from "./csv.js";
-import { json_document, parse_json } from "./json.js";
+import { json_document } from "./json.js";
 import { parquet_rows } from "./parquet.js";
 import { bad_data, type DataEntry, DataProblem, type DataRecord } from "./record.js";
 
@@ -87,7 +87,7 @@ function* json_line(file: string, line: number, text: string): Generator<DataEnt
   if (is_blank(text)) return;
   const where = `${file} line ${line}`;
   try {
-    yield { where, line, value: parse_json(text) };
+    yield { where, line, value: parse_json(text, true) };
   } catch {
     const problem = new DataProblem("a line that is not JSON, perhaps cut short", "one object a line");
     yield { where, line, problem };
