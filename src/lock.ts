@@ -8,7 +8,7 @@
  */
 import { randomBytes } from "node:crypto";
 import { rmSync } from "node:fs";
-import { type FileHandle, mkdir, open, rename, rm, writeFile } from "node:fs/promises";
+import { type FileHandle, lstat, mkdir, open, rename, rm } from "node:fs/promises";
 import { hostname } from "node:os";
 import { join } from "node:path";
 import { setTimeout as wait } from "node:timers/promises";
@@ -85,11 +85,7 @@ async function take(file: string, mine: string, { signal, on_wait, wait: waits =
   let since = 0;
   for (;;) {
     if (signal?.aborted) throw aborted();
-    try {
-      return await writeFile(file, mine, { flag: "wx" });
-    } catch (error) {
-      if ((error as NodeJS.ErrnoException).code !== "EEXIST") throw file_error(error, file, "a place for a lock");
-    }
+    if (await created(file, mine)) return;
     const found = await state_of(file);
     if (found === null) continue;
     const owner = owner_of(found.text);
@@ -110,15 +106,29 @@ async function take(file: string, mine: string, { signal, on_wait, wait: waits =
  */
 async function take_over(file: string, state: string, mine: string, stuck: boolean): Promise<boolean> {
   const claim = `${file}.${state}`;
+  if (stuck) await rm(claim, { force: true });
+  if (!(await created(claim, mine))) return false;
+  const abandoned = (await state_of(file))?.state === state;
+  await (abandoned ? rename(claim, file) : rm(claim));
+  return abandoned;
+}
+
+/** Creates a file with its content, and nothing where the disk is full. Whether there was none. */
+async function created(file: string, content: string): Promise<boolean> {
   try {
-    if (stuck) await rm(claim, { force: true });
-    await writeFile(claim, mine, { flag: "wx" });
-    const abandoned = (await state_of(file))?.state === state;
-    await (abandoned ? rename(claim, file) : rm(claim));
-    return abandoned;
+    const handle = await open(file, "wx");
+    try {
+      await handle.writeFile(content);
+    } catch (error) {
+      await rm(file, { force: true });
+      throw error;
+    } finally {
+      await handle.close();
+    }
+    return true;
   } catch (error) {
     if ((error as NodeJS.ErrnoException).code === "EEXIST") return false;
-    throw file_error(error, file, "a lock that can be replaced");
+    throw file_error(error, file, "a place for a lock");
   }
 }
 
@@ -130,8 +140,10 @@ async function state_of(file: string): Promise<{ state: string; age: number; tex
     const { ino, mtimeMs } = await handle.stat();
     return { state: `${ino}-${mtimeMs}`, age: Date.now() - mtimeMs, text: await handle.readFile("utf8") };
   } catch (error) {
-    if ((error as NodeJS.ErrnoException).code === "ENOENT") return null;
-    throw file_error(error, file, "a lock");
+    if ((error as NodeJS.ErrnoException).code !== "ENOENT") throw file_error(error, file, "a lock");
+    // A link to nothing is nobody's.
+    const link = await lstat(file).catch(() => null);
+    return link && { state: `${link.ino}-${link.mtimeMs}`, age: Number.POSITIVE_INFINITY, text: "" };
   } finally {
     await handle?.close();
   }

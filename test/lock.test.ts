@@ -2,7 +2,7 @@
 import assert from "node:assert/strict";
 import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
-import { mkdir, mkdtemp, readdir, readFile, stat, utimes, writeFile } from "node:fs/promises";
+import { mkdir, mkdtemp, readdir, readFile, stat, symlink, utimes, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { describe, test } from "node:test";
@@ -104,6 +104,13 @@ describe("a lock", () => {
       options,
     );
     assert.match([...owners].join(), new RegExp(`process ${child.pid} on `));
+    assert.deepEqual(await readdir(folder), []);
+  });
+
+  test("that is a link to nothing is replaced", async () => {
+    const folder = await folder_of();
+    await symlink("nowhere", join(folder, ".bimedix.lock"));
+    await with_output(folder, "bimedix merge", async ({ check }) => check());
     assert.deepEqual(await readdir(folder), []);
   });
 
