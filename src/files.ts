@@ -1,7 +1,7 @@
 /** Reading and writing files so that a failure is one readable line, and so that a half-written file never counts as whole. */
 import { createHash, randomBytes } from "node:crypto";
 import { createReadStream } from "node:fs";
-import { type FileHandle, open, readdir, readFile, realpath, rename, rm } from "node:fs/promises";
+import { type FileHandle, lstat, mkdir, open, readdir, readFile, rename, rm, stat } from "node:fs/promises";
 import { homedir } from "node:os";
 import { basename, dirname, join, resolve } from "node:path";
 import { BimedixError, type ErrorCode } from "./errors.js";
@@ -79,6 +79,20 @@ export function parse_json(text: string, missing = false): unknown {
 /** What stands for NaN while a text is read. */
 const NOT_A_NUMBER = "\u0000NaN";
 
+/**
+ * That a path leads to a file: to open a pipe waits for a writer, and a device may have no end.
+ * @throws BimedixError file_not_found, file_unreadable
+ */
+export async function check_file(file: string, expected: string): Promise<void> {
+  const found = await stat(file).catch((error: unknown) => Promise.reject(file_error(error, file, expected)));
+  if (!found.isFile() && !found.isDirectory())
+    throw new BimedixError("file_unreadable", {
+      given: `${file} is a pipe or a device`,
+      expected,
+      todo: "put a file there",
+    });
+}
+
 /** A JSON object from a file, or null when `optional` and there is none. @throws BimedixError `code` when it is not one */
 export async function read_json(file: string, code: ErrorCode, optional: true): Promise<Record<string, unknown> | null>;
 export async function read_json(file: string, code: ErrorCode): Promise<Record<string, unknown>>;
@@ -89,6 +103,7 @@ export async function read_json(
 ): Promise<Record<string, unknown> | null> {
   let text: string;
   try {
+    await check_file(file, "a JSON file");
     text = await read_text(file, "a JSON file");
   } catch (error) {
     if (optional && error instanceof BimedixError && error.code === "file_not_found") return null;
@@ -148,14 +163,44 @@ export async function write_atomically(file: string, write: (handle: FileHandle)
   }
 }
 
-/** Whether two paths lead to one folder, through links or not, even where it is not there yet. */
+/**
+ * Whether two paths lead to one folder, even where it is not there yet: through links, and, as the file system itself tells, through
+ * bind mounts and in other spellings of one name.
+ */
 export async function same_folder(one: string, other: string): Promise<boolean> {
-  return (await real_path(one)) === (await real_path(other));
+  const [a, b] = await Promise.all([one, other].map(real_place));
+  return a!.id === b!.id && a!.rest === b!.rest;
 }
 
-async function real_path(path: string): Promise<string> {
+/** The nearest folder that is there, by its device and inode, and the way on from it. */
+async function real_place(path: string): Promise<{ id: string; rest: string }> {
   const whole = resolve(path);
-  return realpath(whole).catch(async () =>
-    dirname(whole) === whole ? whole : join(await real_path(dirname(whole)), basename(whole)),
-  );
+  try {
+    const { dev, ino } = await stat(whole, { bigint: true });
+    return { id: `${dev} ${ino}`, rest: "" };
+  } catch (error) {
+    if (dirname(whole) === whole) throw file_error(error, whole, "a folder");
+    const { id, rest } = await real_place(dirname(whole));
+    return { id, rest: join(rest, basename(whole)) };
+  }
 }
+
+/**
+ * Makes a folder and those around it. Node's own recursive mkdir calls every failure of a parent ENOENT, one of a read-only file system too.
+ * @throws BimedixError
+ */
+export async function make_folder(folder: string): Promise<void> {
+  await mkdir(folder, { recursive: true }).catch(async (error: NodeJS.ErrnoException) => {
+    let first = resolve(folder);
+    while (error.code === "ENOENT" && dirname(first) !== first && (await is_missing(dirname(first))))
+      first = dirname(first);
+    const real = error.code === "ENOENT" ? await mkdir(first).catch((why: unknown) => why) : error;
+    throw file_error(real ?? error, folder, "a folder to write to");
+  });
+}
+
+const is_missing = (path: string): Promise<boolean> =>
+  lstat(path).then(
+    () => false,
+    () => true,
+  );

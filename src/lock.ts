@@ -8,13 +8,13 @@
  */
 import { randomBytes } from "node:crypto";
 import { rmSync } from "node:fs";
-import { type FileHandle, lstat, mkdir, open, rename, rm } from "node:fs/promises";
+import { type FileHandle, lstat, open, rename, rm } from "node:fs/promises";
 import { hostname } from "node:os";
 import { join } from "node:path";
 import { setTimeout as wait } from "node:timers/promises";
 import { Worker } from "node:worker_threads";
 import { aborted, BimedixError } from "./errors.js";
-import { file_error, remove_parts } from "./files.js";
+import { file_error, make_folder, remove_parts } from "./files.js";
 
 const BEAT = 1000;
 const ABANDONED = 10_000;
@@ -71,8 +71,7 @@ export async function with_output<T>(
   work: (lock: Lock) => Promise<T>,
   options: Omit<LockOptions, "what"> = {},
 ): Promise<T> {
-  const place = "a folder to write to";
-  await mkdir(folder, { recursive: true }).catch((error) => Promise.reject(file_error(error, folder, place)));
+  await make_folder(folder);
   const alone = async (lock: Lock) => {
     await remove_parts(folder);
     return work(lock);

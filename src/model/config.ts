@@ -36,6 +36,8 @@ type Json = Record<string, unknown>;
 
 /** What a field may be: anything beyond is a mistake or an attack, not a model. */
 const limits = { size: 2 ** 20, head: 4096, experts: 4096, layers: 1024, vocab: 2 ** 22, positions: 2 ** 27 };
+/** Of a whole model. Mixtral-8x22B has 1,739; the time that ONNX Runtime takes to load a graph grows with the square. */
+const MAX_MATRICES = 2 ** 14;
 /** What transformers 5.17 takes where config.json has no such field; null is the number of attention heads, or no window. */
 const common = { vocab_size: 32000, hidden_size: 4096, num_hidden_layers: 32, num_attention_heads: 32 };
 const mistral = { ...common, intermediate_size: 14336, num_key_value_heads: 8, max_position_embeddings: 131072 };
@@ -118,16 +120,20 @@ export function parse_config(json: Json, file: string): ModelConfig {
   const vocab_size = number("vocab_size", limits.vocab);
   const max_position_embeddings = number("max_position_embeddings", limits.positions);
   const ids = token_ids(json, vocab_size, bad);
+  const num_hidden_layers = number("num_hidden_layers", limits.layers);
+  const mixture = experts(json, model_type, integer, bad);
+  if (num_hidden_layers * (4 + 3 * Math.max(mixture.num_local_experts, 1)) > MAX_MATRICES)
+    bad("num_hidden_layers", `fewer, as with ${mixture.num_local_experts} experts a layer they make more than ${MAX_MATRICES} matrices`); // biome-ignore format: one line
   return {
     model_type,
     vocab_size,
     hidden_size,
     intermediate_size: number("intermediate_size", limits.size),
-    num_hidden_layers: number("num_hidden_layers", limits.layers),
+    num_hidden_layers,
     num_attention_heads,
     num_key_value_heads,
     head_dim,
-    ...experts(json, model_type, integer, bad),
+    ...mixture,
     rms_norm_eps: rms_norm_eps as number,
     rope: parse_rope(json, preset.rope_theta, max_position_embeddings, bad),
     max_position_embeddings,

@@ -1,16 +1,18 @@
 /** A LoRA adapter added into the weights of its model: a checkpoint that needs no adapter. */
-import { copyFile, mkdir, open, readdir } from "node:fs/promises";
-import { join } from "node:path";
+import { open } from "node:fs/promises";
 import type { InferenceSession } from "onnxruntime-node";
 import { aborted, BimedixError } from "../errors.js";
-import { file_error, read_json, same_folder, write_atomically } from "../files.js";
+import { file_error } from "../files.js";
 import { Graph } from "../graph/graph.js";
 import * as op from "../graph/ops.js";
 import { create_session, float32 } from "../graph/session.js";
+import { type Lock, with_output } from "../lock.js";
 import type { Adapter, LoraPair } from "./adapter.js";
 import { type Checkpoint, open_checkpoint } from "./checkpoint.js";
+import { refuse_own_base } from "./model_files.js";
 import { read_adapter } from "./read_adapter.js";
-import { read_floats, round_floats, type TensorInfo, type TensorSource, write_shards } from "./safetensors.js";
+import { read_floats, round_floats, type TensorInfo, type TensorSource } from "./safetensors.js";
+import { write_model } from "./write_model.js";
 
 export interface MergeOptions {
   /** Also write a model of which no tensor changed. Default false. */
@@ -34,7 +36,7 @@ export interface MergeResult {
  * model's own precision (float16 and float64 become float32), and the files beside them. Tensors stream through, one at a time. Where an adapter
  * changes one of two tied tables, the model that is written has two.
  *
- * @throws BimedixError bad_adapter when no tensor changed, unless that is allowed; what was written then is not a model
+ * @throws BimedixError bad_adapter when no tensor changed, unless that is allowed; in_use; what was in `output` is then as it was
  */
 export async function merge_adapter(
   dir: string,
@@ -42,12 +44,7 @@ export async function merge_adapter(
   output: string,
   { allow_unchanged = false, on_progress, signal }: MergeOptions = {},
 ): Promise<MergeResult> {
-  if (await same_folder(output, dir))
-    throw new BimedixError("bad_option", {
-      given: "the model's own directory as output",
-      expected: "another one, as the model is read while it is written",
-      todo: "choose another --output",
-    });
+  await refuse_own_base(output, dir);
   const checkpoint = await open_checkpoint(dir);
   const adapter = await read_adapter(adapter_dir, checkpoint.config);
   const { tensors, unties } = output_tensors(checkpoint, adapter);
@@ -70,8 +67,6 @@ export async function merge_adapter(
       // A whole module that is the base's own is no sign of anything: PEFT adds the tables of embeddings unasked.
       else if (adapter.pairs.get(name)?.replaces === false) result.unchanged.push(name);
     }
-    // Before the last file has its name, so that nothing is there that looks like a model.
-    if (done === total) check(result, names.size, allow_unchanged);
     return written;
   };
   const sources: TensorSource[] = tensors.map(([name, tensor]) => ({
@@ -80,13 +75,16 @@ export async function merge_adapter(
     data: () => read(name, tensor),
     dtype: written_dtype(tensor),
   }));
+  const write = (lock: Lock) =>
+    write_model(output, dir, sources, {
+      ...(unties ? { config: { tie_word_embeddings: false } } : {}),
+      before_move: () => {
+        check(result, names.size, allow_unchanged);
+        return lock.check();
+      },
+    });
   try {
-    await mkdir(output, { recursive: true }).catch((error) =>
-      Promise.reject(file_error(error, output, "a folder to write to")),
-    );
-    await write_shards(output, sources);
-    await copy_model_files(dir, output);
-    if (unties) await untie(join(output, "config.json"));
+    await with_output(output, "a merge", write, { wait: false });
   } finally {
     await adder.release();
   }
@@ -131,11 +129,6 @@ async function values_of(tensor: TensorInfo): Promise<Float32Array> {
   }
 }
 
-async function untie(file: string): Promise<void> {
-  const json = { ...(await read_json(file, "bad_config")), tie_word_embeddings: false };
-  await write_atomically(file, (handle) => handle.writeFile(`${JSON.stringify(json, null, 2)}\n`));
-}
-
 /** Adds pairs to matrices, in the runtime. */
 class Adder {
   private constructor(private readonly session: InferenceSession) {}
@@ -163,10 +156,4 @@ class Adder {
   release(): Promise<void> {
     return this.session.release();
   }
-}
-
-/** Configuration, tokenizer and template of a model, without its weights and its card. */
-export async function copy_model_files(from: string, to: string): Promise<void> {
-  for (const name of await readdir(from))
-    if (/^(?!.*\.index\.json$).*\.(json|jinja|model)$/.test(name)) await copyFile(join(from, name), join(to, name));
 }

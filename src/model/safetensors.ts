@@ -3,10 +3,10 @@
  * The checks are those of the format's own specification (https://github.com/huggingface/safetensors#format):
  * a header may lie, so every offset is held against the file's size before a byte of a tensor is read.
  */
-import { type FileHandle, open, readdir, rm } from "node:fs/promises";
+import { type FileHandle, open } from "node:fs/promises";
 import { join } from "node:path";
 import { BimedixError } from "../errors.js";
-import { file_error, write_atomically } from "../files.js";
+import { check_file, file_error, write_atomically } from "../files.js";
 
 const bytes_per_element = {
   C64: 8, F64: 8, I64: 8, U64: 8, F32: 4, I32: 4, U32: 4, F16: 2, BF16: 2, I16: 2, U16: 2, I8: 1, U8: 1, BOOL: 1,
@@ -37,6 +37,7 @@ export async function read_safetensors_header(file: string): Promise<Map<string,
   };
   let handle: FileHandle | undefined;
   try {
+    await check_file(file, "a safetensors file");
     handle = await open(file, "r");
     const { size } = await handle.stat();
     const head = Buffer.alloc(8);
@@ -251,10 +252,7 @@ function to_bfloat16(values: Float32Array): Uint16Array {
 export const round_floats = (values: Float32Array, dtype: "F32" | "BF16"): Float32Array =>
   dtype === "BF16" ? to_float32(new Uint8Array(to_bfloat16(values).buffer), "BF16") : values;
 
-/**
- * Writes a checkpoint's tensors into `dir`: model.safetensors, or shards of about `shard_bytes` and model.safetensors.index.json.
- * Weights of an earlier model there are removed, converted ones too, as they would be read instead or beside.
- */
+/** Writes a checkpoint's tensors into a folder without one: model.safetensors, or shards of about `shard_bytes` and model.safetensors.index.json. */
 export async function write_shards(dir: string, tensors: Iterable<TensorSource>, shard_bytes = 5e9): Promise<void> {
   const shards: TensorSource[][] = [[]];
   let size = 0;
@@ -269,14 +267,7 @@ export async function write_shards(dir: string, tensors: Iterable<TensorSource>,
     size += bytes;
     total_size += bytes;
   }
-  const index_file = join(dir, "model.safetensors.index.json");
-  if (shards.length === 1) {
-    await write_safetensors(join(dir, "model.safetensors"), shards[0]!);
-    await rm(index_file, { force: true });
-    return remove_weights(dir, new Set(["model.safetensors"]));
-  }
-  // Not to name files of two models while they are written.
-  await rm(index_file, { force: true });
+  if (shards.length === 1) return write_safetensors(join(dir, "model.safetensors"), shards[0]!);
   const weight_map: Record<string, string> = {};
   const number = (n: number) => String(n).padStart(5, "0");
   for (const [i, shard] of shards.entries()) {
@@ -285,14 +276,5 @@ export async function write_shards(dir: string, tensors: Iterable<TensorSource>,
     for (const { name } of shard) weight_map[name] = file;
   }
   const index = `${JSON.stringify({ metadata: { total_size }, weight_map }, null, 2)}\n`;
-  await write_atomically(index_file, (handle) => handle.writeFile(index));
-  await remove_weights(dir, new Set(Object.values(weight_map)));
-}
-
-async function remove_weights(dir: string, but: ReadonlySet<string>): Promise<void> {
-  for (const name of await readdir(dir))
-    if (/^model(-\d{5}-of-\d{5})?\.safetensors$/.test(name) && !but.has(name)) await rm(join(dir, name));
-  const converted = join(dir, "onnx");
-  for (const name of await readdir(converted).catch(() => []))
-    if (/^model.*\.onnx(_data)?$/.test(name)) await rm(join(converted, name));
+  await write_atomically(join(dir, "model.safetensors.index.json"), (handle) => handle.writeFile(index));
 }

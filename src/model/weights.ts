@@ -26,8 +26,9 @@ export interface StoredTensor {
   bytes: TensorBytes;
 }
 
-/** The key of a converted graph's metadata under which `tensor_table` stands. */
+/** The keys of a converted graph's metadata under which `tensor_table` stands, and the sha256 of that and of the file behind it. */
 export const TENSOR_TABLE = "bimedix.tensors";
+export const TENSOR_CHECKSUM = "bimedix.sha256";
 
 /** Where each tensor lies in a file of weights, as JSON: the graph beside it joins some, and a reader wants them all. */
 export function tensor_table(stored: ReadonlyMap<string, StoredTensor>): string {
@@ -41,17 +42,36 @@ export function tensor_table(stored: ReadonlyMap<string, StoredTensor>): string 
 /** The table of the file `location`, which has `size` bytes. @throws RangeError for what cannot be true */
 export function parse_tensor_table(json: string, location: string, size: number): Map<string, StoredTensor> {
   const natural = (value: unknown): value is number => Number.isSafeInteger(value) && (value as number) >= 0;
+  const rows: unknown = JSON.parse(json);
+  if (!Array.isArray(rows)) throw new RangeError("a table that is no list");
   const tensors = new Map<string, StoredTensor>();
-  for (const row of JSON.parse(json) as unknown[]) {
+  let end = 0;
+  for (const row of rows) {
     const [name, dtype, dims, offset] = Array.isArray(row) ? row : [];
     const known = dtype === "float32" || dtype === "uint8" || dtype === "int8";
     if (typeof name !== "string" || !known || !Array.isArray(dims) || !dims.every(natural) || !natural(offset))
-      throw new RangeError(`a table with the row ${JSON.stringify(row).slice(0, 100)}`);
+      throw new RangeError(`a table with the row ${String(JSON.stringify(row)).slice(0, 100)}`);
     const byte_length = dims.reduce((product, dim) => product * dim, dtype === "float32" ? 4 : 1);
-    if (offset + byte_length > size) throw new RangeError(`${name} ends at byte ${offset + byte_length} of ${size}`);
+    if (tensors.has(name)) throw new RangeError(`a table with ${name} twice`);
+    if (offset < end) throw new RangeError(`${name} begins at byte ${offset}, before byte ${end}, where another ends`);
+    end = offset + byte_length;
+    if (end > size) throw new RangeError(`${name} ends at byte ${end} of ${size}`);
     tensors.set(name, { dtype, dims, bytes: { location, offset, byte_length } });
   }
   return tensors;
+}
+
+/** That a table is the one that the converter writes for a model. @throws RangeError which names the first tensor that is other */
+export function compare_tables(
+  given: ReadonlyMap<string, StoredTensor>,
+  expected: ReadonlyMap<string, StoredTensor>,
+): void {
+  const text = (tensor: StoredTensor | undefined) =>
+    tensor ? `${tensor.dtype}[${tensor.dims}] at byte ${(tensor.bytes as { offset: number }).offset}` : "none";
+  for (const name of new Set([...expected.keys(), ...given.keys()])) {
+    const [one, other] = [text(given.get(name)), text(expected.get(name))];
+    if (one !== other) throw new RangeError(`${name} is ${one}, and by config.json ${other}`);
+  }
 }
 
 export class Weights implements DecoderWeights {

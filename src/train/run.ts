@@ -3,10 +3,10 @@ import { createHash } from "node:crypto";
 import { existsSync } from "node:fs";
 import { access, constants } from "node:fs/promises";
 import { aborted, BimedixError } from "../errors.js";
-import { same_folder } from "../files.js";
 import { expected_tensors } from "../model/checkpoint.js";
 import { read_config } from "../model/config.js";
 import { resolve_model } from "../model/hub.js";
+import { refuse_own_base } from "../model/model_files.js";
 import { open_store } from "../model/store.js";
 import { BaseModel } from "./base.js";
 import { checkpoints, load_checkpoint, save_checkpoint, type TrainerState, type WriteModel } from "./checkpoint.js";
@@ -115,7 +115,7 @@ async function prepare(recipe: Recipe, options: TrainOptions): Promise<Run> {
   if (resume && !newest) throw nothing_to_resume(recipe.output_dir);
   await check_readable([...recipe.datasets, ...recipe.eval_datasets]);
   const dir = await resolve_model(recipe.base_model, loading);
-  if (recipe.adapter === "none" && (await same_folder(recipe.output_dir, dir))) throw own_base(dir);
+  if (recipe.adapter === "none") await refuse_own_base(recipe.output_dir, dir);
   const adapter = adapter_shape(recipe, await read_config(dir));
   const dtype = ({ none: "fp32", int8: "int8", nf4: "bnb4", nf4_double: "bnb4_double" } as const)[recipe.quantization];
   const base = await BaseModel.open(await open_store(dir, { dtype, ...loading }), { stream: recipe.stream_weights });
@@ -375,13 +375,6 @@ async function check_readable(sources: readonly SourceRecipe[]): Promise<void> {
       todo: "check the paths of datasets and eval_datasets, which are relative to the recipe; recipes/first-steps.yaml has data beside it",
     });
 }
-
-const own_base = (dir: string) =>
-  new BimedixError("bad_option", {
-    given: `the base model's own directory ${dir} as output_dir`,
-    expected: "another one, so that the base is not written over",
-    todo: "choose another output_dir",
-  });
 
 const unfinished = (dir: string) =>
   new BimedixError("bad_option", {

@@ -1,12 +1,11 @@
 /** What a run begins with, and the form in which it leaves what it learnt. */
 import { join } from "node:path";
 import { BimedixError } from "../errors.js";
-import { read_json } from "../files.js";
+import { make_folder, read_json } from "../files.js";
 import { adapted_tensors, adapter_config, lora_scale, lora_shapes, write_adapter } from "../model/adapter.js";
 import { expected_tensors } from "../model/checkpoint.js";
 import type { ModelConfig } from "../model/config.js";
-import { copy_model_files } from "../model/merge.js";
-import { write_shards } from "../model/safetensors.js";
+import { write_model } from "../model/write_model.js";
 import { fallback_template } from "../text/prompts.js";
 import { load_tokenizer, type Tokenizer } from "../text/tokenizer.js";
 import type { BaseModel } from "./base.js";
@@ -90,10 +89,8 @@ export function model_writer(recipe: Recipe, dir: string, base: BaseModel, param
     }
     const stored = await read_json(join(dir, "config.json"), "bad_config");
     const dtype = [stored.torch_dtype, stored.dtype].includes("bfloat16") ? ("BF16" as const) : undefined;
-    await write_shards(
-      target,
-      tensors.map((tensor) => ({ ...tensor, dtype })),
-    );
-    await copy_model_files(dir, target);
+    await make_folder(target);
+    const sources = tensors.map((tensor) => ({ ...tensor, dtype }));
+    await write_model(target, dir, sources);
   };
 }

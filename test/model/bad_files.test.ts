@@ -9,8 +9,8 @@ import { BimedixError } from "../../src/errors.js";
 import { open_checkpoint } from "../../src/model/checkpoint.js";
 import { parse_config } from "../../src/model/config.js";
 import { parse_dtype } from "../../src/model/convert.js";
-import { write_shards } from "../../src/model/safetensors.js";
 import { open_store } from "../../src/model/store.js";
+import { write_model } from "../../src/model/write_model.js";
 import { copy_of, rejects, remove } from "../fixtures.js";
 
 const SINGLE = "mixtral-2-experts";
@@ -228,8 +228,21 @@ describe("a checkpoint", () => {
     test(name, async () => rejects(open_store(await make(), { dtype: "q8" }), code, mentions));
   }
 
-  test("NaN in float32 weights that are not copied is found at the first token", async () => {
-    const dir = await with_bytes((bytes) => bytes.fill(0xff, bytes.length - 64));
+  test("NaN in float32 weights that are not copied, in the router too, whose choice would hide it", async () => {
+    const last = await with_bytes((bytes) => bytes.fill(0xff, bytes.length - 64));
+    await rejects(open_store(last, { dtype: "fp32" }), "nan_weights", /holds NaN/);
+    const router = await copy_of(SINGLE);
+    const { tensors } = await open_checkpoint(router);
+    const { file, offset } = tensors.get("model.layers.1.block_sparse_moe.gate.weight")!;
+    const bytes = await readFile(file);
+    bytes.writeFloatLE(Number.NaN, offset);
+    await writeFile(file, bytes);
+    await rejects(open_store(router, { dtype: "fp32" }), "nan_weights", /gate\.weight.* holds NaN/);
+  });
+
+  test("weights so large that the logits overflow are found at the first token", async () => {
+    // 0x7e7e7e7e is a finite float32.
+    const dir = await with_bytes((bytes) => bytes.fill(0x7e, bytes.length - 20_000));
     const load = async () => LocalEngine.create(await open_store(dir, { dtype: "fp32" }), { threads: 1 });
     const run = async () => {
       for await (const _ of (await load()).generate([[1, 2]])) break;
@@ -262,6 +275,8 @@ describe("config.json", () => {
     [{ num_key_value_heads: 3 }, "bad_config", /divisor/],
     [{ num_hidden_layers: 1e9 }, "bad_config", /num_hidden_layers/],
     [{ num_hidden_layers: -1 }, "bad_config", /num_hidden_layers/],
+    [{ num_hidden_layers: 1024, num_local_experts: 4096 }, "bad_config", /num_hidden_layers 1024.*4096 experts/],
+    [{ num_hidden_layers: 128, num_local_experts: 32 }, "", /./],
     [{ num_experts_per_tok: 5 }, "bad_config", /num_experts_per_tok/],
     [{ num_local_experts: 0 }, "bad_config", /num_local_experts/],
     [{ hidden_size: 66 }, "bad_config", /multiple/],
@@ -313,7 +328,7 @@ test("weights written over an earlier model's are the ones that are read", async
       shape,
       data: new Float32Array(shape.reduce((product, dim) => product * dim, 1)).fill(value),
     }));
-    await write_shards(dir, filled, shard_bytes);
+    await write_model(dir, dir, filled, { shard_bytes });
     const { name, file, offset } = (await open_checkpoint(dir)).tensors.get("model.norm.weight")!;
     assert.equal((await readFile(file)).readFloatLE(offset), value, name);
     return (await readdir(dir)).filter((file) => file.startsWith("model")).length;

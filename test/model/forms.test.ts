@@ -8,8 +8,9 @@ import { LocalEngine } from "../../src/engine/local.js";
 import { parse_json } from "../../src/files.js";
 import { open_checkpoint } from "../../src/model/checkpoint.js";
 import { parse_config } from "../../src/model/config.js";
-import { write_safetensors, write_shards } from "../../src/model/safetensors.js";
+import { write_safetensors } from "../../src/model/safetensors.js";
 import { open_store } from "../../src/model/store.js";
+import { write_model } from "../../src/model/write_model.js";
 import { copy_of, max_difference, read_arrays, rejects, remove, root, warnings } from "../fixtures.js";
 
 interface Fixture {
@@ -131,7 +132,7 @@ describe("the files of a checkpoint", () => {
     await remove(dir, "model-00001-of-00002.safetensors");
     assert.equal((await of()).size, 1);
     // Shards that are written over it are what is read.
-    await write_shards(dir, filled, 1e4);
+    await write_model(dir, dir, filled, { shard_bytes: 1e4 });
     assert.ok((await of()).size > 4);
   });
 
