@@ -78,19 +78,16 @@ export async function serve(options: ServeOptions, version: string): Promise<voi
 
 /** `NAME=DIR` by name. */
 function adapters(given: readonly string[]): Record<string, string> {
-  return Object.fromEntries(
-    given.map((one) => {
-      const [, name, dir] = /^([\w.-]+)=(.+)$/.exec(one) ?? [];
-      if (!name || !dir) {
-        throw new BimedixError("bad_option", {
-          given: `--adapter ${one}`,
-          expected: "NAME=DIR",
-          todo: "give the adapter a name of letters, digits, . _ -",
-        });
-      }
-      return [name, dir];
-    }),
-  );
+  const found = new Map<string, string>();
+  for (const one of given) {
+    const [, name, dir] = /^([\w.-]+)=(.+)$/.exec(one) ?? [];
+    const bad = (expected: string, todo: string) =>
+      new BimedixError("bad_option", { given: `--adapter ${one}`, expected, todo });
+    if (!name || !dir) throw bad("NAME=DIR", "give the adapter a name of letters, digits, . _ -");
+    if (found.has(name)) throw bad(`one adapter of the name ${name}`, "give this one another name");
+    found.set(name, dir);
+  }
+  return Object.fromEntries(found);
 }
 
 async function keys(file: string | undefined): Promise<string[]> {

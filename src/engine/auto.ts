@@ -117,9 +117,11 @@ export class AutoModelForCausalLM {
     const dir = await resolve_model(id_or_dir, hub);
     const config = await read_config(dir);
     const generation_config = await read_generation_config(dir, config);
-    const adapters: Record<string, string> = {};
+    const named: [string, string][] = [];
     for (const [name, id] of Object.entries(typeof adapter === "string" ? { [DEFAULT]: adapter } : adapter))
-      adapters[name] = await resolve_adapter(id, hub);
+      named.push([name, await resolve_adapter(id, hub)]);
+    // Not by assignment, which __proto__ would swallow.
+    const adapters = Object.fromEntries(named);
     const chosen = typeof adapter === "string" ? { adapter: DEFAULT } : {};
     const engine = await WorkerEngine.create(dir, { dtype, ...local, adapters, ...chosen }, signal);
     return new AutoModelForCausalLM(dir, config, generation_config, engine);

@@ -172,7 +172,10 @@ export class AdapterConfig {
       throw bad_adapter(`lora_alpha ${JSON.stringify(alpha)} in ${this.where}`, "a number other than 0");
     if (stated !== rank)
       throw bad_adapter(`rank ${rank} of ${names[0]}`, `${JSON.stringify(stated)}, as adapter_config.json says`);
-    return alpha / (this.json.use_rslora === true ? Math.sqrt(rank) : rank);
+    const scale = alpha / (this.json.use_rslora === true ? Math.sqrt(rank) : rank);
+    if (!Number.isFinite(Math.fround(scale)))
+      throw bad_adapter(`lora_alpha ${alpha} in ${this.where}`, "a scale that float32 can hold");
+    return scale;
   }
 
   private in_layers(name: string): boolean {

@@ -62,6 +62,12 @@ export async function merge_adapter(
     if (names.has(name)) {
       written = adapter.vectors.get(name) ?? (await adder.add(values, tensor.shape, adapter.pairs.get(name)!));
       const rounded = round_floats(written, written_dtype(tensor));
+      if (!rounded.every(Number.isFinite))
+        throw new BimedixError("bad_adapter", {
+          given: `an adapter with which ${name} is infinite or not a number`,
+          expected: `values that ${written_dtype(tensor)} can hold`,
+          todo: "check that it was trained for this model",
+        });
       const same = rounded.every((value, i) => value === values[i]);
       if (!same) result.changed++;
       // A whole module that is the base's own is no sign of anything: PEFT adds the tables of embeddings unasked.

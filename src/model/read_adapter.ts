@@ -70,6 +70,9 @@ export async function read_adapter(dir: string, config: ModelConfig): Promise<Ad
       else pairs.set(name, over(whole(values, shape as [number, number]), pairs.get(name)));
     }
     if (pairs.size + vectors.size === 0) throw bad_adapter(`${file} without a tensor that is applied`, "an adapter");
+    for (const [name, { scale, b }] of pairs)
+      if (!b.every((value) => Number.isFinite(Math.fround(value * scale))))
+        throw bad_adapter(`${file}: lora_B of ${name} times the scale ${scale}`, "values that float32 can hold");
     tell_missing(settings, config, pairs, file);
     return { pairs, vectors, config: json };
   } finally {

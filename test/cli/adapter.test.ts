@@ -52,8 +52,9 @@ describe("an adapter of the embedded model", () => {
     const near = (a: number[], b: number[], tolerance: number) =>
       a.every((value, i) => Math.abs(value - b[i]!) < tolerance);
     assert.ok(!near(plain, adapted, 0.01), `${plain} ${adapted}`);
-    const several = { adapter: { one: adapter, other: adapter } };
+    const several = { adapter: { one: adapter, other: adapter, ["__proto__"]: adapter } };
     assert.deepEqual(await mcqa(several, nano, "one"), adapted);
+    assert.deepEqual(await mcqa(several, nano, "__proto__"), adapted);
     assert.deepEqual(await mcqa(several), plain);
     assert.deepEqual(await mcqa({ adapter }, nano, null), plain);
     await rejects(mcqa(several, nano, "third"), "bad_option", /third/);
@@ -80,5 +81,8 @@ describe("an adapter of the embedded model", () => {
     for (const verb of verbs) assert.notEqual(json(...verb, "--adapter", adapter), json(...verb), verb.join(" "));
     const wrong = bimedix("mcqa", "--question", "x", "--options", "a", "b", "--adapter", join(folder, "none"));
     assert.deepEqual([wrong.status, wrong.stderr.trim().split("\n").length], [1, 1]);
+    const twice = bimedix("serve", "--adapter", `a=${adapter}`, `a=${folder}`);
+    assert.equal(twice.status, 2);
+    assert.match(twice.stderr, /one adapter of the name a/);
   });
 });

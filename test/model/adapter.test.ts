@@ -126,6 +126,7 @@ describe("adapters", () => {
     await refuses("peft4", /without lm_head.weight.*modules_to_save/, (json) => (json.modules_to_save = ["lm_head"]));
     await refuses("peft4", /rank 4 .*8, as adapter_config/, (json) => (json.r = 8));
     await refuses("peft4", /lora_alpha/, (json) => (json.lora_alpha = 0));
+    await refuses("peft4", /lora_alpha 1e\+308.*float32/, (json) => (json.lora_alpha = 1e308));
     await refuses("peft4", /alpha_pattern.*lookbehind/, (json) => (json.alpha_pattern = { "(?<=q)_proj": 3 }));
     await refuses("peft5", /fused experts/, (json) => delete json.peft_version);
     const other = await read_config(join(twins, "mixtral-4-experts-fused"));
@@ -140,6 +141,24 @@ describe("adapters", () => {
     await mkdir(join(stopped, "checkpoint-95"));
     for (const read of [() => read_adapter(stopped, config), () => read_config(stopped)])
       await rejects(read(), "file_not_found", /folder holds checkpoints of a training run; .* train --resume/);
+  });
+
+  test("whose share overflows float32 is refused, and nothing is written", async () => {
+    const config = await read_config(base);
+    const { pairs, config: json } = await read_adapter(made("peft4"), config);
+    const filled = async (one: number, other: number) => {
+      const dir = await temporary();
+      const tensors = [...pairs].flatMap(([name, { rank, a, b }]) => [
+        { name: lora_a_name(name), shape: [rank, a.length / rank], data: a.map(() => one) },
+        { name: lora_b_name(name), shape: [b.length / rank, rank], data: b.map(() => other) },
+      ]);
+      await write_adapter(dir, { ...json, lora_alpha: 4e37, alpha_pattern: {} }, tensors);
+      return dir;
+    };
+    await rejects(read_adapter(await filled(1, 1e10), config), "bad_adapter", /lora_B of .* times the scale .*float32/);
+    const output = await temporary();
+    await rejects(merge_adapter(base, await filled(1e10, 1), output), "bad_adapter", /infinite or not a number/);
+    assert.deepEqual(await readdir(output), []);
   });
 
   test("an expert that no token reached is merged and told; an adapter that changes nothing is not, unless it may", async () => {
