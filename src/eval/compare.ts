@@ -1,13 +1,13 @@
 /** Two runs on the same questions, question by question. Reads this project's results and lm-evaluation-harness's alike. */
 import { readdir, stat } from "node:fs/promises";
-import { dirname, join } from "node:path";
+import { basename, dirname, join } from "node:path";
 import type { z } from "zod";
 import { bad_data, read_records } from "../data/records.js";
 import { BimedixError } from "../errors.js";
 import { file_error, read_json } from "../files.js";
 import { type Blame, shaped } from "../shape.js";
 import { mean } from "./metrics.js";
-import { file_stem } from "./names.js";
+import { file_stem, files_below } from "./names.js";
 import { PythonRandom } from "./python.js";
 import { answer_schema, results_schema } from "./schema.js";
 
@@ -119,11 +119,9 @@ async function read_answers(file: string): Promise<Answer[]> {
 async function results_file(path: string): Promise<string> {
   try {
     if ((await stat(path)).isFile()) return path;
-    const found = (await readdir(path, { recursive: true })).filter((name) =>
-      /(^|[/\\])results_[^/\\]+\.json$/.test(name),
-    );
-    const newest = found.sort((x, y) => (name_of(x) < name_of(y) ? -1 : 1)).at(-1);
-    if (newest) return join(path, newest);
+    const found = (await files_below(path)).filter((file) => /^results_.+\.json$/.test(basename(file)));
+    const newest = found.sort((x, y) => (basename(x) < basename(y) ? -1 : 1)).at(-1);
+    if (newest) return newest;
   } catch (error) {
     throw file_error(error, path, "results of bimedix eval");
   }
@@ -133,8 +131,6 @@ async function results_file(path: string): Promise<string> {
     todo: "pass the folder that its --output named",
   });
 }
-
-const name_of = (path: string) => path.split(/[/\\]/).at(-1)!;
 
 const limit_text = (limit: number | null) => (limit === null ? "no --limit" : `--limit ${limit}`);
 
