@@ -18,12 +18,19 @@ const parsers = {
 /** @throws BimedixError bad_data */
 export async function parquet_rows(file: string, bytes: Uint8Array): Promise<DataRecord[]> {
   const buffer = bytes.buffer.slice(bytes.byteOffset, bytes.byteOffset + bytes.length) as ArrayBuffer;
+  let failed = false;
+  // The library begins to read a column, may then find no name for the next, and leaves the first one's failure to nobody: so bytes
+  // come a turn later, and none after it has failed.
+  const slice = (start: number, end?: number): Promise<ArrayBuffer> =>
+    new Promise((done) => setImmediate(() => failed || done(buffer.slice(start, end))));
   try {
     const metadata = parquetMetadata(buffer);
     const decimals = metadata.schema.some(({ converted_type }) => converted_type === "DECIMAL");
-    const rows = await parquetReadObjects({ file: buffer, metadata, compressors, parsers });
+    const source = { byteLength: buffer.byteLength, slice };
+    const rows = await parquetReadObjects({ file: source, metadata, compressors, parsers });
     return rows.map((row, i) => ({ where: `${file} row ${i + 1}`, line: i + 1, value: plain(row, decimals) }));
   } catch (error) {
+    failed = true;
     return bad_data(file, `not readable as Parquet (${(error as Error).message.slice(0, 80)})`, "Parquet");
   }
 }

@@ -84,6 +84,8 @@ export async function read_tokenizer(dir: string): Promise<TokenizerFiles> {
   const { ids } = base.vocabulary;
   const { added, named, extra } = special;
   const pieces = pieces_of(ids, special, join(dir, "tokenizer.json"));
+  const nowhere = base.post_processor?.find((id) => id !== null && pieces[id] === undefined) ?? null;
+  if (nowhere !== null) bad(join(dir, "tokenizer.json"), `post_processor adds the id ${nowhere}`, "an id of a token");
   // One character, or one byte, is text whatever role it has; a longer one is out of a text's reach.
   const blocked = new Set([...added.special].filter((text) => !/^(?:.|<0x[0-9A-F]{2}>)$/su.test(text)));
   const length = config.model_max_length ?? config.max_len;

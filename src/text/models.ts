@@ -63,7 +63,11 @@ function bpe(part: Component): Vocabulary {
     part.json.dropout ?? 0,
   ];
   if (dropout !== 0)
-    part.refuse(`the dropout ${dropout}`, "none: the same text would have other tokens each time", "set it to null");
+    part.refuse(
+      `the dropout ${JSON.stringify(dropout)}`,
+      "none: the same text would have other tokens each time",
+      "set it to null",
+    );
   const unk_token = part.has("unk_token") ? part.text("unk_token") : null;
   const options: Omit<BpeModel, "ids" | "merges"> = {
     unknown: unk_token === null ? null : unknown(part, ids, unk_token),
