@@ -2,7 +2,7 @@
 import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { parse } from "yaml";
-import { check_sampling } from "../../src/engine/sampler.js";
+import { check_generation_options } from "../../src/engine/generation_options.js";
 import { parse_config, read_config } from "../../src/model/config.js";
 import { read_generation_config } from "../../src/model/generation_config.js";
 import { attention_factor, inverse_frequencies } from "../../src/model/rope.js";
@@ -105,7 +105,7 @@ const targets: Target[] = [
           detail,
           work: async () => {
             const { eos_token_id, ...defaults } = await read_generation_config(folder.path, config);
-            check_sampling(defaults);
+            check_generation_options(defaults);
             if (!eos_token_id.every((id) => id >= 0 && id < config.vocab_size)) return "an id outside the vocabulary";
             return outcome(differing(whole, { ...defaults, eos_token_id }));
           },

@@ -105,7 +105,7 @@ const targets: Target[] = [
         })),
         instruction: numbers.map((i) => ({ instruction: `q${i}`, input: "x", output: "a" })),
         mcqa: numbers.map((i) => ({ question: `q${i}`, options: ["a", "b"], answer: i % 2, context: "c" })),
-        text: numbers.map((i) => ({ text: `text ${i}` })),
+        prompt_completion: numbers.map((i) => ({ prompt: `q${i}`, completion: `a${i}` })),
       } as const;
       return (random) => {
         const type = pick(random, Object.keys(lessons) as (keyof typeof lessons)[]);
