@@ -297,3 +297,26 @@ describe("regular expressions of tokenizer.json", () => {
     assert.equal(found("\\bx\\b|\\By", "x xy"), "0 1 3 4");
   });
 });
+
+test("a token that is longer than any is refused, and so is an added id that is no token's", async () => {
+  const model = { type: "WordLevel", vocab: { a: 0, ["b".repeat(5000)]: 1 }, unk_token: "a" };
+  await rejects(of_json({ model }), "bad_tokenizer", /token 1 of 5000 characters; expected at most/);
+  const post_processor = { type: "BertProcessing", sep: ["a", 0], cls: ["c", 4294967296] };
+  const small = { model: { type: "WordLevel", vocab: { a: 0 }, unk_token: "a" }, post_processor };
+  await rejects(of_json(small), "bad_tokenizer", /post_processor adds the id 4294967296/);
+});
+
+test("parts of another shape are refused by name, in a Llama's files too", async () => {
+  const config = {
+    "config.json": { model_type: "llama" },
+    "tokenizer_config.json": { tokenizer_class: "LlamaTokenizer" },
+  };
+  const model = { type: "BPE", vocab: { a: 0 }, merges: [] };
+  await rejects(of_json({}, config), "bad_tokenizer", /tokenizer\.json: no model/);
+  await rejects(
+    of_json({ model, normalizer: { type: "Sequence", normalizers: 7 } }, config),
+    "bad_tokenizer",
+    /normalizers/,
+  );
+  await rejects(of_json({ model: { ...model, dropout: {} } }), "bad_tokenizer", /dropout \{\}/);
+});
