@@ -160,7 +160,7 @@ function owner_of(text: string): string {
 
 const in_use = (file: string, owner: string) =>
   new BimedixError("in_use", {
-    given: `${file.replace(/[/\\]\.bimedix\.lock$/, "")}, where ${owner} writes`,
+    given: `${file.replace(/[/\\]\.bimedix\.lock$|\.lock$/, "")}, where ${owner} writes`,
     expected: "one writer at a time",
     todo: "wait until it has ended, or choose another output",
   });

@@ -50,16 +50,18 @@ export const reader_left = left.signal;
 
 /**
  * What happens when an output is closed or full. Progress that nobody sees stops nothing. An answer that nobody reads is ended, unless
- * the verb leaves something else behind.
+ * the verb leaves something else behind; one that is read and cannot be written, as on a full disk, is an error all the same.
  */
 export function watch_outputs(leaves_something: () => boolean): void {
+  let told = false;
   process.stderr.on("error", () => {});
   process.stdout.on("error", ({ code }: NodeJS.ErrnoException) => {
-    if (leaves_something() || left.signal.aborted) return;
     const gone = code === "EPIPE" || code === "EIO" || code === "ECONNRESET";
+    if (told || (gone && leaves_something())) return;
+    told = true;
     process.exitCode = gone ? status_of("SIGPIPE") : 1;
     if (!gone) process.stderr.write(`bimedix: the output cannot be written (${code})\n`);
-    left.abort();
+    if (!leaves_something()) left.abort();
   });
 }
 

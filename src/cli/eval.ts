@@ -11,9 +11,10 @@ import { read_journal } from "../eval/journal.js";
 import { local_model, remote_model } from "../eval/model.js";
 import { write_report } from "../eval/report.js";
 import { merge_runs, type Results, to_results, write_results } from "../eval/results.js";
-import { type EvalModel, type Run, type RunInfo, run_tasks, type Sample } from "../eval/run.js";
+import { type EvalModel, type EvalOptions, type Run, type RunInfo, type Sample, with_run } from "../eval/run.js";
 import { tables, to_text } from "../eval/table.js";
 import { type Task, task_groups, tasks } from "../eval/tasks.js";
+import { with_output } from "../lock.js";
 import { parse_dtype } from "../model/convert.js";
 import { is_url, no_adapter, print_json, progress_bar } from "./common.js";
 import { stoppable } from "./ending.js";
@@ -52,6 +53,8 @@ async function score(options: EvalCommand, signal: AbortSignal): Promise<void> {
   if (options.limit !== undefined) check_limit(options.limit);
   const chosen = await choose_tasks(options.tasks, data);
   const corpus = await corpus_of(options);
+  // What cannot be written is known before the model is loaded and the questions are scored.
+  await with_output(output, "bimedix eval", async () => {}, { signal });
   const remote = is_url(id);
   if (remote && options.adapter !== undefined) throw no_adapter();
   const model: EvalModel & { dispose?: () => Promise<void> } = remote
@@ -63,29 +66,31 @@ async function score(options: EvalCommand, signal: AbortSignal): Promise<void> {
         ...(options.exact ? { accuracy_level: 0 } : {}),
         ...(options.adapter === undefined ? {} : { adapter: options.adapter }),
       });
+  const asked: EvalOptions = {
+    tasks: chosen,
+    num_fewshot: options.numFewshot,
+    apply_chat_template: options.applyChatTemplate ?? false,
+    shuffle_options: options.shuffleOptions,
+    output,
+    on_progress: question_bar(),
+    on_warning: (warning) => process.stderr.write(`${warning}\n`),
+    signal,
+    ...(data === undefined ? {} : { data }),
+    ...(options.limit === undefined ? {} : { limit: options.limit }),
+    ...(options.addBos === undefined ? {} : { add_bos: options.addBos === "true" }),
+    ...(shard ? { shard } : {}),
+  };
   try {
-    const { file, run } = await run_tasks(model, {
-      tasks: chosen,
-      num_fewshot: options.numFewshot,
-      apply_chat_template: options.applyChatTemplate ?? false,
-      shuffle_options: options.shuffleOptions,
-      output,
-      on_progress: question_bar(),
-      on_warning: (warning) => process.stderr.write(`${warning}\n`),
-      signal,
-      ...(data === undefined ? {} : { data }),
-      ...(options.limit === undefined ? {} : { limit: options.limit }),
-      ...(options.addBos === undefined ? {} : { add_bos: options.addBos === "true" }),
-      ...(shard ? { shard } : {}),
+    await with_run(model, asked, async ({ file, run }) => {
+      if (shard) {
+        process.stdout.write(`${file}\n`);
+        process.stderr.write("With the other shards' files: bimedix eval merge FILE...\n");
+        return;
+      }
+      await finish(run, options, chosen, corpus);
+      // All of it is in the results now.
+      await rm(file, { force: true });
     });
-    if (shard) {
-      process.stdout.write(`${file}\n`);
-      process.stderr.write("With the other shards' files: bimedix eval merge FILE...\n");
-      return;
-    }
-    await finish(run, options, chosen, corpus);
-    // All of it is in the results now.
-    await rm(file);
   } finally {
     await model.dispose?.();
   }
@@ -243,7 +248,7 @@ function parse_shard(text: string): { index: number; count: number } {
 }
 
 /** Questions a second and time left, on one line of a terminal; elsewhere a line every half minute. */
-function question_bar(): NonNullable<Parameters<typeof run_tasks>[1]["on_progress"]> {
+function question_bar(): NonNullable<EvalOptions["on_progress"]> {
   const start = performance.now();
   let last = start;
   return ({ task, done, total, scored }) => {

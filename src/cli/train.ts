@@ -5,7 +5,6 @@ import { BimedixError } from "../errors.js";
 import { launch, write_axolotl } from "../train/axolotl.js";
 import { checkpoints } from "../train/checkpoint.js";
 import { read_log } from "../train/log.js";
-import { write_plot } from "../train/plot.js";
 import { type Recipe, read_recipe, recipe_keys } from "../train/recipe.js";
 import { run_training } from "../train/run.js";
 import { print_json } from "./common.js";
@@ -46,11 +45,7 @@ export async function train([recipe_file, ...overrides]: readonly string[], opti
       () => process.stderr.write("\nStopping, with a checkpoint of what was learnt. Once more stops at once.\n"),
     );
   } catch (error) {
-    if (!(error instanceof BimedixError && (error.code === "aborted" || error.code === "non_finite_gradients")))
-      throw error;
-    // There is no log yet where loading was stopped; and what ended the run is what is to be read.
-    await write_plot(recipe.output_dir).catch(() => {});
-    if (error.code === "aborted") {
+    if (error instanceof BimedixError && error.code === "aborted") {
       const saved = (await checkpoints(recipe.output_dir)).length > 0;
       process.stderr.write(
         saved ? "Stopped. The same command with --resume goes on.\n" : "Stopped before anything was learnt.\n",
@@ -80,10 +75,9 @@ function check_together({ engine, resume, dryRun }: TrainCommand, overrides: rea
 
 async function run(recipe: Recipe, { resume, json }: TrainCommand, signal: AbortSignal): Promise<void> {
   const result = await run_training(recipe, { signal, on_event: narrator(), ...(resume ? { resume: true } : {}) });
-  const plot = await write_plot(result.output_dir);
-  if (json) print_json({ ...result, plot });
+  if (json) print_json(result);
   else process.stdout.write(`${result.output_dir}\n`);
-  process.stderr.write(`curves: ${plot}\n${await learnt(result.output_dir)}${what_next(recipe)}`);
+  process.stderr.write(`curves: ${result.plot}\n${await learnt(result.output_dir)}${what_next(recipe)}`);
 }
 
 /** The loss on every held-out set, before and after. */

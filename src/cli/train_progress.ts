@@ -29,8 +29,12 @@ export function tell_data({ path, examples, tokens, truncated, dropped, damaged,
 export function narrator(): (event: TrainEvent) => void {
   const loading = progress_bar("loading");
   const skips = ({ skipped_steps = 0 }: LogEntry) => (skipped_steps > 0 ? ` ${skipped_steps} skipped` : "");
+  let waiting = false;
   return (event) => {
-    if (event.kind === "loading") loading(event);
+    if (event.kind === "waiting") {
+      if (!waiting) line(`waiting to see whether ${event.owner} still writes there`);
+      waiting = true;
+    } else if (event.kind === "loading") loading(event);
     else if (event.kind === "data") tell_data(event.report);
     else if (event.kind === "begin") {
       const share = ((100 * event.trained) / event.parameters).toFixed(2);

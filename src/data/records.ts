@@ -3,6 +3,7 @@
  * read through this alone. JSON lines are read one by one, since corpora are large; everything else is read whole.
  */
 import { createReadStream } from "node:fs";
+import { stat } from "node:fs/promises";
 import { createGunzip } from "node:zlib";
 import { BimedixError } from "../errors.js";
 import { file_error, parse_json } from "../files.js";
@@ -153,9 +154,11 @@ function utf16_decoder(bytes: Uint8Array): TextDecoder | null {
   return a === 0xfe && b === 0xff ? new TextDecoder("utf-16be") : null;
 }
 
-/** A file's bytes, unpacked where its name ends in .gz. */
-async function* chunks(file: string): AsyncGenerator<Uint8Array> {
+/** A file's bytes, unpacked where its name ends in .gz. @throws BimedixError bad_data, file_not_found, file_unreadable */
+export async function* chunks(file: string): AsyncGenerator<Uint8Array> {
   try {
+    // A pipe or a device may never end.
+    if (!(await stat(file)).isFile()) bad_data(file, "no regular file", "a file of data");
     const stream = createReadStream(file, { highWaterMark: 1 << 20 });
     if (!/\.gz$/i.test(file)) return yield* stream;
     const unpacked = stream.pipe(createGunzip());

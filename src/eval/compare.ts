@@ -1,11 +1,15 @@
 /** Two runs on the same questions, question by question. Reads this project's results and lm-evaluation-harness's alike. */
 import { readdir, stat } from "node:fs/promises";
-import { dirname, join } from "node:path";
+import { basename, dirname, join } from "node:path";
+import type { z } from "zod";
 import { bad_data, read_records } from "../data/records.js";
 import { BimedixError } from "../errors.js";
 import { file_error, read_json } from "../files.js";
+import { type Blame, shaped } from "../shape.js";
 import { mean } from "./metrics.js";
+import { file_stem, files_below } from "./names.js";
 import { PythonRandom } from "./python.js";
+import { answer_schema, results_schema } from "./schema.js";
 
 export interface PairedResult {
   task: string;
@@ -71,26 +75,53 @@ async function read_run(path: string): Promise<ReadRun> {
   for (const name of (await readdir(folder)).sort()) {
     const task = name.startsWith("samples_") && name.endsWith(`_${date}.jsonl`) ? name.slice(8, -date.length - 7) : "";
     if (!task) continue;
-    const samples = (await read_records(join(folder, name))).map(({ where, value }) => {
-      const { doc_id, doc_hash, acc } = value as Partial<Answer>;
-      if (doc_id === undefined || typeof acc !== "number") bad_data(where, "no doc_id or acc", "samples with accuracy");
-      return { doc_id, doc_hash: doc_hash ?? "", acc } as Answer;
-    });
-    tasks.set(task, samples);
+    tasks.set(task, await read_answers(join(folder, name)));
   }
   if (tasks.size === 0) bad_data(file, "no samples_*.jsonl beside it", "results with their samples");
-  const { config } = (await read_json(file, "bad_data")) as { config?: { limit?: unknown } };
-  return { file, limit: typeof config?.limit === "number" ? config.limit : null, tasks };
+  const blame: Blame = { ...BLAME, where: file };
+  const { config, results = {} } = shaped<z.infer<typeof results_schema>>(
+    results_schema,
+    await read_json(file, "bad_data"),
+    blame,
+  );
+  for (const [name, result] of Object.entries(results)) {
+    const [found, told] = [tasks.get(file_stem(name)), result["acc,none"]];
+    if (found && told !== undefined && Math.abs(mean(found.map(({ acc }) => acc)) - told) > 1e-6)
+      bad_data(file, `${name} with another accuracy than its samples`, "results and samples of one run");
+  }
+  return { file, limit: config?.limit ?? null, tasks };
+}
+
+const BLAME = {
+  code: "bad_data",
+  expected: "a file as bimedix eval or lm-evaluation-harness wrote it",
+  todo: "evaluate again, or name other results",
+} as const;
+
+/** The answers of a task, each question once. */
+async function read_answers(file: string): Promise<Answer[]> {
+  const seen = new Set<number>();
+  return (await read_records(file)).map(({ where, value }) => {
+    const {
+      doc_id,
+      doc_hash = "",
+      acc,
+    } = shaped<z.infer<typeof answer_schema>>(answer_schema, value, {
+      ...BLAME,
+      where,
+    });
+    if (seen.has(doc_id)) bad_data(where, `question ${doc_id}, which stands there twice`, "each question once");
+    seen.add(doc_id);
+    return { doc_id, doc_hash, acc };
+  });
 }
 
 async function results_file(path: string): Promise<string> {
   try {
     if ((await stat(path)).isFile()) return path;
-    const found = (await readdir(path, { recursive: true })).filter((name) =>
-      /(^|[/\\])results_[^/\\]+\.json$/.test(name),
-    );
-    const newest = found.sort((x, y) => (name_of(x) < name_of(y) ? -1 : 1)).at(-1);
-    if (newest) return join(path, newest);
+    const found = (await files_below(path)).filter((file) => /^results_.+\.json$/.test(basename(file)));
+    const newest = found.sort((x, y) => (basename(x) < basename(y) ? -1 : 1)).at(-1);
+    if (newest) return newest;
   } catch (error) {
     throw file_error(error, path, "results of bimedix eval");
   }
@@ -100,8 +131,6 @@ async function results_file(path: string): Promise<string> {
     todo: "pass the folder that its --output named",
   });
 }
-
-const name_of = (path: string) => path.split(/[/\\]/).at(-1)!;
 
 const limit_text = (limit: number | null) => (limit === null ? "no --limit" : `--limit ${limit}`);
 

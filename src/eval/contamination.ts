@@ -3,14 +3,11 @@
  * the length that GPT-3's report and lm-evaluation-harness use (https://arxiv.org/abs/2005.14165, appendix C). The test's runs are
  * kept in memory and the corpus streams past, so it may be of any size.
  */
-import { createReadStream } from "node:fs";
-import { readdir, stat } from "node:fs/promises";
-import { join } from "node:path";
-import { createInterface } from "node:readline";
-import { createGunzip } from "node:zlib";
+import { bad_data, chunks } from "../data/records.js";
 import { BimedixError } from "../errors.js";
 import { file_error } from "../files.js";
 import { mean } from "./metrics.js";
+import { files_below } from "./names.js";
 import { type Run, type Sample, samples_of } from "./run.js";
 import { question_of, tasks } from "./tasks.js";
 
@@ -91,18 +88,17 @@ function* ngrams(list: readonly string[], size: number): Generator<string> {
   for (let i = 0; i + size <= list.length; i++) yield list.slice(i, i + size).join(" ");
 }
 
-/** The text files of a corpus. @throws BimedixError file_not_found, bad_option */
+/**
+ * The text files of a corpus, each of which can be read: what is cut short or may not be read is said before anything is scored.
+ * @throws BimedixError file_not_found, file_unreadable, bad_data, bad_option
+ */
 export async function corpus_files(path: string): Promise<string[]> {
-  try {
-    if ((await stat(path)).isFile()) return [path];
-    const inside = await readdir(path, { recursive: true });
-    const files = inside
-      .filter((name) => /\.(txt|md|csv|tsv|jsonl?)(\.gz)?$/.test(name))
-      .map((name) => join(path, name));
-    if (files.length > 0) return files.sort();
-  } catch (error) {
-    throw file_error(error, path, "a corpus: a text file or a folder of them");
-  }
+  const inside = await files_below(path).catch((error) =>
+    Promise.reject(file_error(error, path, "a corpus: a text file or a folder of them")),
+  );
+  const files = inside.filter((file) => file === path || /\.(txt|md|csv|tsv|jsonl?)(\.gz)?$/.test(file));
+  for (const file of files) for await (const _ of chunks(file)) if (!file.endsWith(".gz")) break;
+  if (files.length > 0) return files;
   throw new BimedixError("bad_option", {
     given: `${path} holds no text`,
     expected: ".txt, .md, .csv, .tsv, .json or .jsonl files, also as .gz",
@@ -112,15 +108,33 @@ export async function corpus_files(path: string): Promise<string[]> {
 
 /** The words of a file, text by text: a line of JSON is one; other lines go on from the one before, as text may be wrapped. */
 async function* texts_of(file: string): AsyncGenerator<string[]> {
-  const raw = createReadStream(file);
-  const lines = createInterface({ input: file.endsWith(".gz") ? raw.pipe(createGunzip()) : raw });
   let last: string[] = [];
-  for await (const line of lines) {
+  for await (const line of lines_of(file)) {
     const value = /\.jsonl?(\.gz)?$/.test(file) ? parsed(line) : undefined;
     const list = value === undefined ? [...last, ...words(line)] : words(strings(value).join("\n"));
     last = value === undefined ? list.slice(1 - NGRAM) : [];
     yield list;
   }
+}
+
+/** Characters of a line that are held at once. */
+const LONGEST_LINE = 2 ** 28;
+
+/** Lines, of whatever bytes: what is not UTF-8 is no word. */
+async function* lines_of(file: string): AsyncGenerator<string> {
+  const decoder = new TextDecoder();
+  let rest = "";
+  for await (const chunk of chunks(file)) {
+    const [first, ...more] = decoder.decode(chunk, { stream: true }).split("\n");
+    rest += first;
+    if (rest.length > LONGEST_LINE)
+      bad_data(file, `a line of more than ${LONGEST_LINE >> 20} MB`, "shorter ones", "save it as text or JSON lines");
+    for (const line of more) {
+      yield rest;
+      rest = line;
+    }
+  }
+  yield rest + decoder.decode();
 }
 
 function parsed(line: string): unknown {

@@ -39,8 +39,8 @@ export async function load_task(task: Task, { data, num_fewshot, signal }: DataO
   const warnings: string[] = [];
   const read = async (split: string): Promise<Doc[]> => {
     const found = await locate(task, split, data, signal);
-    const [docs, sha256] = await Promise.all([read_split(task, split, found, warnings), file_hash(found)]);
-    files.push({ split, file: name_of(task, split, found, data), sha256 });
+    const docs = await read_split(task, split, found, warnings);
+    files.push({ split, file: name_of(task, split, found, data), sha256: await file_hash(found) });
     return docs;
   };
   const docs = await read(test_split);

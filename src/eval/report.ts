@@ -1,6 +1,7 @@
 /** The tables as Markdown, LaTeX and CSV, and one page to look at: all of it in single files that need nothing else. */
 import { join } from "node:path";
 import { write_atomically } from "../files.js";
+import { with_output } from "../lock.js";
 import { type Language, language_of } from "../text/arabic.js";
 import { type Calibration, calibration, mean, softmax, sum } from "./metrics.js";
 import { PAGE_SCRIPT, PAGE_STYLE } from "./report_page.js";
@@ -13,8 +14,10 @@ import { question_of, tasks } from "./tasks.js";
 export async function write_report(run: Run, results: Results, folder: string, date: string): Promise<void> {
   const list = tables(results);
   const files = { md: to_markdown(list), tex: to_latex(list), csv: to_csv(list), html: to_html(run, results, list) };
-  for (const [kind, text] of Object.entries(files))
-    await write_atomically(join(folder, `report_${date}.${kind}`), (file) => file.writeFile(text));
+  await with_output(folder, "bimedix eval", async () => {
+    for (const [kind, text] of Object.entries(files))
+      await write_atomically(join(folder, `report_${date}.${kind}`), (file) => file.writeFile(text));
+  });
 }
 
 const escape_html = (text: string) => text.replace(/[&<>"']/g, (c) => `&#${c.charCodeAt(0)};`);

@@ -2,15 +2,16 @@
  * What a run found, in lm-evaluation-harness's schema (lm_eval/result_schema.py, loggers/evaluation_tracker.py at 0.4.13), so that
  * its viewers and scripts read it; this project's own numbers stand under the one key `bimedix`.
  */
-import { mkdir } from "node:fs/promises";
 import { join } from "node:path";
 import { BimedixError } from "../errors.js";
 import { write_atomically } from "../files.js";
+import { with_output } from "../lock.js";
 import type { Contamination } from "./contamination.js";
 import { argmax, type Calibration, calibration, group_mean, mean, mean_stderr, sum } from "./metrics.js";
+import { file_stem, folder_name } from "./names.js";
 import { FEWSHOT_SEED } from "./prompts.js";
 import { sha256 } from "./python.js";
-import { folder_name, type Run, type RunInfo, type Sample, samples_of } from "./run.js";
+import { type Run, type RunInfo, type Sample, samples_of, whole } from "./run.js";
 import { columns, question_of, type Task, task_groups, task_of_column, tasks } from "./tasks.js";
 
 export interface TaskResult {
@@ -62,7 +63,8 @@ export function merge_runs(parts: readonly { file: string; run: Run }[]): Run {
   }
   const { header } = first!.run;
   const missing = header.batches - all.size;
-  if (missing === 0) return { header, entries: [...all.values()].sort((a, b) => a.batch - b.batch) };
+  const merged = { header, entries: [...all.values()].sort((a, b) => a.batch - b.batch) };
+  if (missing === 0) return whole(merged);
   throw new BimedixError("bad_data", {
     given: `a run of which ${missing} of ${header.batches} batches are missing`,
     expected: "all its shards, each finished",
@@ -230,26 +232,34 @@ function changed_by_order(samples: readonly Sample[]): number | null {
 }
 
 /** Python's `datetime.now().isoformat()` with the colons that file names may not have taken out. */
-export function date_id(now = new Date()): string {
+export function date_id(now: Date, microseconds = 0): string {
   const local = new Date(now.getTime() - now.getTimezoneOffset() * 60_000).toISOString();
-  return local.replace("Z", "000").replaceAll(":", "-");
+  return local.replace("Z", String(microseconds).padStart(3, "0")).replaceAll(":", "-");
 }
 
-/** Writes results_<date>.json and samples_<task>_<date>.jsonl, each whole or not at all. Returns the folder and the date. */
-export async function write_results(
-  run: Run,
-  results: Results,
-  output: string,
-): Promise<{ folder: string; date: string }> {
+/** When a run was begun, so that one that is killed while it writes its results writes the same files again. */
+const date_of = ({ header: { key, run } }: Run): string =>
+  // Of two that began in one millisecond each has a name of its own.
+  date_id(new Date(run.started * 1000), Number.parseInt(key.slice(0, 8), 16) % 1000);
+
+/**
+ * Writes samples_<task>_<date>.jsonl and, once they are there, results_<date>.json, each whole or not at all. Returns the folder and
+ * the date.
+ */
+export function write_results(run: Run, results: Results, output: string): Promise<{ folder: string; date: string }> {
   const folder = join(output, folder_name(run.header.run.model.name));
-  await mkdir(folder, { recursive: true });
-  const date = date_id();
-  for (const [task, samples] of samples_of(run)) {
-    const lines = samples.map(({ task: _, ...sample }) => `${JSON.stringify(sample)}\n`);
-    await write_atomically(join(folder, `samples_${task}_${date}.jsonl`), (file) => file.writeFile(lines.join("")));
-  }
-  await write_atomically(join(folder, `results_${date}.json`), (file) =>
-    file.writeFile(`${JSON.stringify(results, null, 2)}\n`),
-  );
-  return { folder, date };
+  const date = date_of(run);
+  return with_output(folder, "bimedix eval", async (lock) => {
+    for (const [task, samples] of samples_of(run)) {
+      const lines = samples.map(({ task: _, ...sample }) => `${JSON.stringify(sample)}\n`);
+      const file = join(folder, `samples_${file_stem(task)}_${date}.jsonl`);
+      await lock.check();
+      await write_atomically(file, (handle) => handle.writeFile(lines.join("")));
+    }
+    await lock.check();
+    await write_atomically(join(folder, `results_${date}.json`), (file) =>
+      file.writeFile(`${JSON.stringify(results, null, 2)}\n`),
+    );
+    return { folder, date };
+  });
 }

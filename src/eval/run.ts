@@ -4,15 +4,19 @@
  * Batches are cut by the documents alone and scored independently of each other, so a run that was interrupted, or split over
  * machines, gives the same numbers as one that was not.
  */
+import { mkdir } from "node:fs/promises";
 import { join } from "node:path";
 import type { Engine, Score, ScoreRequest } from "../engine/engine.js";
 import { common_length } from "../engine/tree.js";
 import { BimedixError } from "../errors.js";
+import { file_error } from "../files.js";
+import { with_lock } from "../lock.js";
 import type { Language } from "../text/arabic.js";
 import type { Tokenizer } from "../text/tokenizer.js";
 import { load_task, type TaskData } from "./datasets.js";
 import { type Journal, type JournalEntry, open_journal } from "./journal.js";
 import { per_question } from "./metrics.js";
+import { folder_name } from "./names.js";
 import { build_prompts, encode_prompt, type Prompt } from "./prompts.js";
 import { document_hash, float_string, sha256 } from "./python.js";
 import type { Doc, Task } from "./tasks.js";
@@ -150,39 +154,103 @@ export function samples_of({ header, entries }: Run): Map<string, Sample[]> {
   return by_task;
 }
 
+/** A run that holds each of its questions once. @throws BimedixError bad_data */
+export function whole(run: Run): Run {
+  for (const [task, samples] of samples_of(run)) {
+    const { effective } = run.header.run.tasks.find(({ name }) => name === task)!;
+    if (samples.length !== effective || samples.some(({ doc_id }, i) => doc_id !== i))
+      throw new BimedixError("bad_data", {
+        given: `a run with other questions of ${task} than its ${effective}`,
+        expected: "each of them once",
+        todo: "remove the files of the run, and score it again",
+      });
+  }
+  return run;
+}
+
 /** Scores what is not in the run's journal yet, and returns the journal with the path of its file. @throws BimedixError */
-export async function run_tasks(model: EvalModel, options: EvalOptions): Promise<{ file: string; run: Run }> {
-  const { output = "results", shard, on_progress, signal } = options;
+export const run_tasks = (model: EvalModel, options: EvalOptions): Promise<Done> =>
+  with_run(model, options, async (done) => done);
+
+/** What a run ended with: its journal, and the path of that. */
+export interface Done {
+  file: string;
+  run: Run;
+}
+
+/**
+ * The same, and does `work` with it while no other process may score the same run: one that tries is refused.
+ * @throws BimedixError in_use
+ */
+export async function with_run<T>(
+  model: EvalModel,
+  options: EvalOptions,
+  work: (done: Done) => Promise<T>,
+): Promise<T> {
+  const { output = "results", shard, signal, on_warning } = options;
   const { batches, info } = await plan(model, options);
   // Shards may run on other releases of Node.js, at other times.
   const { node: _, ...versions } = info.model.versions;
   const key = sha256(JSON.stringify({ ...info, started: 0, model: { ...info.model, versions } }));
   const part = shard ? `.${shard.index}-of-${shard.count}` : "";
-  const file = join(output, folder_name(model.name), `run_${key.slice(0, 12)}${part}.jsonl`);
-  const journal = await open_journal<Sample, RunInfo>(file, { key, batches: batches.length, run: info });
-  const { header, entries } = journal;
+  const folder = join(output, folder_name(model.name));
+  const name = `run_${key.slice(0, 12)}${part}.jsonl`;
+  const file = join(folder, name);
+  await mkdir(folder, { recursive: true }).catch((error) =>
+    Promise.reject(file_error(error, folder, "a folder to write to")),
+  );
+  let told = false;
+  const on_wait = (owner: string) => {
+    if (!told) on_warning?.(`${file}: waiting to see whether ${owner} still writes`);
+    told = true;
+  };
+  const locked = { what: "bimedix eval", wait: false, on_wait, ...(signal ? { signal } : {}) };
+  return with_lock(
+    join(folder, `.${name}.lock`),
+    async (lock) => {
+      const journal = await open_journal<Sample, RunInfo>(file, { key, batches: batches.length, run: info });
+      const append: typeof journal.append = async (entry) => {
+        await lock.check();
+        await journal.append(entry);
+      };
+      try {
+        await score_missing(model, batches, { ...journal, append }, options);
+      } finally {
+        // Each line is on the disk already.
+        await journal.close().catch(() => {});
+      }
+      await lock.check();
+      const run = { header: journal.header, entries: journal.entries };
+      return work({ file, run: shard ? run : whole(run) });
+    },
+    locked,
+  );
+}
+
+/** Scores the batches that a journal lacks, into it. */
+async function score_missing(
+  model: EvalModel,
+  batches: readonly Batch[],
+  { entries, append }: Run & { append: (entry: JournalEntry<Sample>) => Promise<void> },
+  { shard, on_progress, signal }: EvalOptions,
+): Promise<void> {
   const finished = new Set(entries.map(({ batch }) => batch));
   const mine = [...batches.entries()].filter(([number]) => !shard || number % shard.count === shard.index - 1);
   const todo = mine.filter(([number]) => !finished.has(number));
   const size = (list: typeof mine) => list.reduce((total, [, { questions }]) => total + questions.length, 0);
   const progress = { task: "", done: size(mine) - size(todo), total: size(mine), scored: 0 };
-  try {
-    for (const [number, batch] of todo) {
-      progress.task = batch.questions[0]!.task.name;
-      on_progress?.(progress);
-      const start = performance.now();
-      const samples = await score_batch(model, batch, signal);
-      const entry: JournalEntry<Sample> = { batch: number, seconds: (performance.now() - start) / 1000, samples };
-      await journal.append(entry);
-      entries.push(entry);
-      progress.done += samples.length;
-      progress.scored += samples.length;
-      on_progress?.(progress);
-    }
-  } finally {
-    await journal.close();
+  for (const [number, batch] of todo) {
+    progress.task = batch.questions[0]!.task.name;
+    on_progress?.(progress);
+    const start = performance.now();
+    const samples = await score_batch(model, batch, signal);
+    const entry: JournalEntry<Sample> = { batch: number, seconds: (performance.now() - start) / 1000, samples };
+    await append(entry);
+    entries.push(entry);
+    progress.done += samples.length;
+    progress.scored += samples.length;
+    on_progress?.(progress);
   }
-  return { file, run: { header, entries } };
 }
 
 /** All data checked and all prompts made: whatever is wrong shows before the first question is scored. */
@@ -223,8 +291,9 @@ async function plan(model: EvalModel, options: EvalOptions): Promise<{ batches: 
     const questions = ask(kept).map((asked, doc_id): Question => {
       return { task, doc_id, doc: kept[doc_id]!, ...asked, shuffled: [] };
     });
-    for (let turn = 1; turn <= shuffle_options && task.options; turn++) {
-      const { get, reorder } = task.options;
+    const most = kept.reduce((most, doc) => Math.max(most, (task.options?.get(doc).length ?? 0) - 1), 0);
+    for (let turn = 1; turn <= Math.min(shuffle_options, most); turn++) {
+      const { get, reorder } = task.options!;
       const orders = kept.map((doc) => get(doc).map((_, i, { length }) => (i + turn) % length));
       const asked = ask(kept.map((doc, i) => reorder(doc, orders[i]!)));
       for (const [i, { requests }] of asked.entries()) {
@@ -326,6 +395,3 @@ function special_tokens(tokenizer: Tokenizer): RunInfo["tokenizer"] {
     id === null ? [null, "None"] : [tokenizer.convert_ids_to_tokens(id), String(id)];
   return { bos: named(tokenizer.bos_token_id), eos: named(tokenizer.eos_token_id), pad: named(tokenizer.pad_token_id) };
 }
-
-/** The harness's `sanitize_model_name`. */
-export const folder_name = (name: string): string => name.replace(/["<>:/|\\?*[\]]+/g, "__");

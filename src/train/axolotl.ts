@@ -7,14 +7,16 @@
  * Not tried: a run, for want of the GPUs; nor does Axolotl compute the padding's share of the load-balancing loss as this trainer does.
  */
 import { spawn } from "node:child_process";
-import { mkdir, writeFile } from "node:fs/promises";
+import { writeFile } from "node:fs/promises";
 import { join, resolve } from "node:path";
 import { stringify } from "yaml";
 import { BimedixError } from "../errors.js";
-import { file_error, write_atomically } from "../files.js";
+import { write_atomically } from "../files.js";
+import { with_output } from "../lock.js";
 import type { ModelConfig } from "../model/config.js";
 import { read_config } from "../model/config.js";
 import { resolve_tokenizer } from "../model/hub.js";
+import type { Tokenizer } from "../text/tokenizer.js";
 import { type DataReport, type Example, read_dataset } from "./data.js";
 import type { Recipe, SourceRecipe } from "./recipe.js";
 import { training_tokenizer } from "./setup.js";
@@ -132,9 +134,18 @@ export async function write_axolotl(recipe: Recipe, on_data: (report: DataReport
   // What cannot be done is said before the data is read.
   axolotl_config(recipe, config, { train: [], test: [] });
   const tokenizer = await training_tokenizer(dir, config.vocab_size);
-  await mkdir(folder, { recursive: true }).catch((error) =>
-    Promise.reject(file_error(error, folder, "a folder to write to")),
-  );
+  return with_output(folder, "bimedix train", () => write_files(recipe, config, tokenizer, folder, on_data), {
+    wait: false,
+  });
+}
+
+async function write_files(
+  recipe: Recipe,
+  config: ModelConfig,
+  tokenizer: Tokenizer,
+  folder: string,
+  on_data: (report: DataReport) => void,
+): Promise<string[]> {
   const write = async (name: string, source: SourceRecipe, repeat: number) => {
     const { examples, report } = await read_dataset(source, tokenizer, recipe);
     on_data(report);

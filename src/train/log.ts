@@ -1,11 +1,41 @@
 /**
  * What a run tells: `log.jsonl` with the names of Hugging Face's Trainer, TensorBoard's event files with the same, and whoever listens.
  */
-import { appendFile, mkdir } from "node:fs/promises";
+import { randomBytes } from "node:crypto";
+import { appendFile } from "node:fs/promises";
 import { join } from "node:path";
+import { z } from "zod";
 import { BimedixError } from "../errors.js";
 import { file_error, read_text, write_atomically } from "../files.js";
+import type { Lock } from "../lock.js";
+import { type Blame, shaped } from "../shape.js";
 import { EventFile } from "./events.js";
+
+const figure = z.number();
+/** Null stands for what is not finite. */
+const loss = figure.nullable().optional();
+
+/** Anything else that a line holds is a figure too. */
+export const entry_schema = z
+  .object({
+    step: z.int().min(0),
+    epoch: figure.min(0),
+    loss,
+    aux_loss: loss,
+    grad_norm: loss,
+    num_input_tokens_seen: z.int().min(0).optional(),
+    skipped_steps: z.int().min(0).optional(),
+    router_entropy: z.array(figure.nullable()).optional(),
+    expert_load: z
+      .array(z.array(figure.min(0).nullable()).min(1))
+      .min(1)
+      .refine(
+        (rows) => rows.every(({ length }) => length === rows[0]!.length),
+        "expected as many experts in each layer",
+      )
+      .optional(),
+  })
+  .catchall(figure.nullable());
 
 /** A line of log.jsonl. Losses are in nats a token. */
 export interface LogEntry {
@@ -37,28 +67,32 @@ export class RunLog {
   private constructor(
     readonly file: string,
     before: readonly LogEntry[],
+    private readonly lock: Lock,
     private readonly on_entry: (entry: LogEntry) => void,
   ) {
     for (const entry of before) this.remember(entry);
-    this.events = new EventFile(
-      join(file, "..", `events.out.tfevents.${Math.floor(Date.now() / 1000)}.bimedix.${process.pid}`),
-    );
+    const name = `events.out.tfevents.${Math.floor(Date.now() / 1000)}.bimedix.${randomBytes(4).toString("hex")}`;
+    this.events = new EventFile(join(file, "..", name));
   }
 
   /** Opens the log of a run that goes on after `step`; what an interrupted run wrote behind it is taken out. */
-  static async open(output_dir: string, step: number, on_entry: (entry: LogEntry) => void): Promise<RunLog> {
-    await mkdir(output_dir, { recursive: true }).catch((error) =>
-      Promise.reject(file_error(error, output_dir, "a folder to write to")),
-    );
+  static async open(
+    output_dir: string,
+    step: number,
+    lock: Lock,
+    on_entry: (entry: LogEntry) => void,
+  ): Promise<RunLog> {
     const file = join(output_dir, "log.jsonl");
     const before = step === 0 ? [] : (await read_log(file)).filter((entry) => entry.step <= step);
     await write_atomically(file, (handle) =>
       handle.writeFile(before.map((entry) => `${JSON.stringify(entry)}\n`).join("")),
     );
-    return new RunLog(file, before, on_entry);
+    return new RunLog(file, before, lock, on_entry);
   }
 
+  /** @throws BimedixError in_use, disk_full */
   async add(entry: LogEntry): Promise<void> {
+    await this.lock.check();
     await appendFile(this.file, `${JSON.stringify(entry)}\n`).catch((error) =>
       Promise.reject(file_error(error, this.file, "a place for the log")),
     );
@@ -80,16 +114,25 @@ export async function read_log(file: string): Promise<LogEntry[]> {
   });
   const lines = text.split("\n");
   lines.pop();
+  let step = 0;
   return lines.map((line, i) => {
+    const blame: Blame = {
+      where: `${file} line ${i + 1}`,
+      code: "bad_data",
+      expected: "the log of a run",
+      todo: "correct the line, or take it out",
+    };
+    const wrong = (given: string) => new BimedixError("bad_data", { ...blame, given: `${blame.where}: ${given}` });
+    let value: unknown;
     try {
-      return JSON.parse(line) as LogEntry;
+      value = JSON.parse(line);
     } catch {
-      throw new BimedixError("bad_data", {
-        given: `line ${i + 1} of ${file}, which is not JSON`,
-        expected: "the log of a run",
-        todo: "correct the line, or take it out",
-      });
+      throw wrong("not JSON");
     }
+    const entry = shaped<LogEntry>(entry_schema, value, blame);
+    if (entry.step < step) throw wrong(`step ${entry.step} after step ${step}`);
+    step = entry.step;
+    return entry;
   });
 }
 

@@ -6,7 +6,10 @@ import type { Recipe } from "./recipe.js";
 export class Plan {
   readonly steps: number;
   private readonly lengths: number[];
-  private readonly epochs = new Map<number, number[][]>();
+  /** The step with which each epoch begins, as far as they are known. */
+  private readonly firsts = [0];
+  /** The rows of the epoch that was looked at last: all of them together may not fit. */
+  private latest: { epoch: number; rows: number[][] } | null = null;
 
   constructor(
     private readonly recipe: Recipe,
@@ -16,10 +19,9 @@ export class Plan {
     this.steps = recipe.max_steps ?? 0;
     if (recipe.num_epochs === undefined) return;
     // Epochs differ a little in how well they pack.
-    let steps = 0;
-    for (let epoch = 0; epoch < Math.floor(recipe.num_epochs); epoch++) steps += this.steps_of(epoch);
+    const whole = Math.floor(recipe.num_epochs);
     const part = recipe.num_epochs % 1;
-    this.steps = steps + (part > 0 ? Math.ceil(part * this.steps_of(Math.floor(recipe.num_epochs))) : 0);
+    this.steps = this.first(whole) + (part > 0 ? Math.ceil(part * this.steps_of(whole)) : 0);
   }
 
   /** The micro-batches of a step. */
@@ -47,23 +49,34 @@ export class Plan {
   }
 
   private locate(step: number): { epoch: number; first: number } {
-    let epoch = 0;
-    let first = 0;
-    for (; step >= first + this.steps_of(epoch); epoch++) first += this.steps_of(epoch);
-    return { epoch, first };
+    while (this.firsts.at(-1)! <= step) this.first(this.firsts.length);
+    const epoch = this.firsts.findLastIndex((first) => first <= step);
+    return { epoch, first: this.firsts[epoch]! };
+  }
+
+  /** The step with which an epoch begins. */
+  private first(epoch: number): number {
+    for (let known = this.firsts.length; known <= epoch; known++)
+      this.firsts.push(this.firsts.at(-1)! + this.count(known - 1));
+    return this.firsts[epoch]!;
   }
 
   private steps_of(epoch: number): number {
-    const { micro_batch_size, gradient_accumulation_steps } = this.recipe;
-    return Math.ceil(this.rows(epoch).length / (micro_batch_size * gradient_accumulation_steps));
+    return this.first(epoch + 1) - this.first(epoch);
+  }
+
+  private count(epoch: number): number {
+    const { sample_packing, micro_batch_size, gradient_accumulation_steps } = this.recipe;
+    // Unpacked, every epoch has as many rows.
+    const rows = sample_packing ? this.rows(epoch).length : this.lengths.length;
+    return Math.ceil(rows / (micro_batch_size * gradient_accumulation_steps));
   }
 
   private rows(epoch: number): number[][] {
-    let rows = this.epochs.get(epoch);
-    if (!rows) {
-      rows = pack(this.lengths, this.recipe.sequence_len, this.recipe.sample_packing, mix(this.recipe.seed, epoch));
-      this.epochs.set(epoch, rows);
+    if (this.latest?.epoch !== epoch) {
+      const { sequence_len, sample_packing, seed } = this.recipe;
+      this.latest = { epoch, rows: pack(this.lengths, sequence_len, sample_packing, mix(seed, epoch)) };
     }
-    return rows;
+    return this.latest.rows;
   }
 }

@@ -34,7 +34,10 @@ export function plot_page(name: string, log: readonly LogEntry[]): string {
     log.flatMap((entry) => (typeof entry[key] === "number" ? [[entry.step, entry[key]] as Point] : []));
   const layers = log.findLast(({ router_entropy }) => router_entropy)?.router_entropy?.length ?? 0;
   const entropy = Array.from({ length: layers }, (_, layer): Point[] =>
-    log.flatMap(({ step, router_entropy }) => (router_entropy ? [[step, router_entropy[layer]!] as Point] : [])),
+    log.flatMap(({ step, router_entropy }) => {
+      const value = router_entropy?.[layer];
+      return typeof value === "number" ? [[step, value] as Point] : [];
+    }),
   );
   const sets = new Set(
     log.flatMap((entry) =>

@@ -66,7 +66,7 @@ const schema = z.strictObject({
   sample_packing: z.boolean().default(true).describe("put several examples into a row; they do not see one another"),
   micro_batch_size: count().default(1).describe("rows that are computed together"),
   gradient_accumulation_steps: count().default(1).describe("micro-batches of a step"),
-  num_epochs: positive.optional().describe("passes over the data; this or max_steps"),
+  num_epochs: positive.max(1e6).optional().describe("passes over the data; this or max_steps"),
   max_steps: count().optional().describe("optimizer steps; this or num_epochs"),
   learning_rate: positive.describe("at its peak"),
   lr_scheduler: z.enum(schedules).default("cosine"),
@@ -133,8 +133,14 @@ export function parse_recipe(text: string, name: string, overrides: readonly str
         .slice(0, at)
         .split(".")
         .map((key) => (/^\d+$/.test(key) ? Number(key) : key));
+      let set: unknown;
       try {
-        const set: unknown = value.toJS();
+        set = value.toJS();
+      } catch (error) {
+        problems.push(`${JSON.stringify(override)}: ${(error as Error).message}`);
+        continue;
+      }
+      try {
         if (set === null) document.deleteIn(path);
         else {
           document.setIn(path, set);

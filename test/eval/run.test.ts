@@ -10,7 +10,7 @@ import { read_journal } from "../../src/eval/journal.js";
 import { local_model } from "../../src/eval/model.js";
 import { to_html } from "../../src/eval/report.js";
 import { merge_runs, to_results, write_results } from "../../src/eval/results.js";
-import { type EvalModel, type Run, run_tasks, type Sample, samples_of } from "../../src/eval/run.js";
+import { type EvalModel, type Run, type RunInfo, run_tasks, type Sample, samples_of } from "../../src/eval/run.js";
 import { tables, to_csv, to_latex, to_markdown, to_text } from "../../src/eval/table.js";
 import type { Task } from "../../src/eval/tasks.js";
 import { max_difference, rejects, root } from "../fixtures.js";
@@ -61,7 +61,7 @@ describe("runs", () => {
       /stopped/,
     );
     const journal = join(folder, "nano", (await readdir(join(folder, "nano")))[0]!);
-    const { entries } = await read_journal<Sample, unknown>(journal);
+    const { entries } = await read_journal<Sample, RunInfo>(journal);
     assert.equal(entries.length, 1);
     // A kill may leave a part of a line behind.
     await appendFile(journal, '{"batch":1,"seconds":0.1,"samples":[{"task":"mi');

@@ -173,6 +173,8 @@ describe("a run", () => {
     for (const milliseconds of [0, 7, 23]) {
       assert.equal(await run(milliseconds), null, "killed");
       assert.ok((await checkpoints(join(folder, "killed"))).length > 0);
+      // The next start would watch it for ten seconds, to see that nobody holds it.
+      await rm(join(folder, "killed/.bimedix.lock"));
     }
     assert.equal(await run(null), 0);
     assert.ok((await adapter_bytes("killed")).equals(await adapter_bytes("whole")));
@@ -258,14 +260,20 @@ test("a full disk leaves the last checkpoint as it was, and nothing half-written
   const parameter: Parameter = { shape: [2], data: Float32Array.of(1, 2), gradient: new Float32Array(2) };
   const parameters = new Map([["x", parameter]]);
   const optimizer = new AdamW(parameters, { beta1: 0.9, beta2: 0.999, epsilon: 1e-8, weight_decay: 0 });
+  const lock = { check: async () => {} };
+  optimizer.step_count = 1;
   const state = { global_step: 1, skipped: 0, skipped_in_a_row: 0, tokens_seen: 5, pending: [], fingerprint: "f" };
-  await save_checkpoint(output, { parameters, optimizer, state }, async () => {}, 1);
+  await save_checkpoint(output, { parameters, optimizer, state }, async () => {}, 1, lock);
   parameter.data.set([7, 7]);
   const full = async () => {
     throw Object.assign(new Error("no space"), { code: "ENOSPC" });
   };
   const later = { ...state, global_step: 2 };
-  await rejects(save_checkpoint(output, { parameters, optimizer, state: later }, full, 1), "disk_full", /checkpoint-2/);
+  await rejects(
+    save_checkpoint(output, { parameters, optimizer, state: later }, full, 1, lock),
+    "disk_full",
+    /checkpoint-2/,
+  );
   assert.deepEqual(await readdir(output), ["checkpoint-1"]);
   assert.deepEqual(await load_checkpoint(join(output, "checkpoint-1"), { parameters, optimizer }), state);
   assert.deepEqual([...parameter.data], [1, 2]);
