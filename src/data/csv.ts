@@ -20,7 +20,8 @@ export function csv_rows(file: string, text: string, { delimiter, names }: CsvOp
   const unnamed = names !== undefined && !first.record.includes("question");
   const header = unnamed ? names : first.record.map((name) => strip(name));
   // pandas writes its index under no name, and spreadsheets columns that are empty.
-  const twice = header.find((name, i) => name !== "" && header.indexOf(name) !== i);
+  const seen = new Set<string>();
+  const twice = header.find((name) => name !== "" && seen.size === seen.add(name).size);
   if (twice !== undefined) bad_data(`${file} line ${first.line}`, `two columns named ${twice}`, "each column once");
   return rows.slice(unnamed ? 0 : 1).map(({ record, line }) => {
     const where = `${file} line ${line}`;

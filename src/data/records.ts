@@ -15,6 +15,13 @@ import { bad_data, type DataEntry, DataProblem, type DataRecord } from "./record
 
 export { bad_data, type DataEntry, DataProblem, type DataRecord } from "./record.js";
 
+/** One line, and a file that is read whole: a text of V8 has at most 512 MB. */
+const MOST_LINE = 2 ** 27;
+const MOST_TEXT = 2 ** 29;
+const MOST_BYTES = 2 ** 31;
+/** Unpacked data may be this much more than packed ones, or a gigabyte: texts grow five times, rarely thirty. */
+const MOST_GROWTH = 200;
+
 /** The kinds of files, as a person is told them. */
 export const data_kinds = ".jsonl, .json, .csv, .tsv or .parquet, plain or .gz";
 
@@ -97,27 +104,34 @@ function* json_line(file: string, line: number, text: string): Generator<DataEnt
 
 /** The text of each line, ended as Python's universal newlines are; null for one that is not UTF-8. */
 async function* lines(file: string): AsyncGenerator<string | null> {
-  let rest: Uint8Array = new Uint8Array(0);
+  let held: Uint8Array[] = [];
+  let size = 0;
+  let number = 1;
   let utf16: TextDecoder | null | undefined;
   let text = "";
   for await (const chunk of chunks(file)) {
-    const bytes = rest.length > 0 ? Buffer.concat([rest, chunk]) : chunk;
-    utf16 ??= utf16_decoder(bytes);
+    utf16 ??= utf16_decoder(chunk);
     if (utf16) {
-      const parts = (text + utf16.decode(bytes, { stream: true })).split(/\r\n|\n/);
+      const parts = (text + utf16.decode(chunk, { stream: true })).split(/\r\n|\n/);
       text = parts.pop()!;
+      number += parts.length;
       yield* parts;
-      continue;
+    } else {
+      let start = 0;
+      for (let end = chunk.indexOf(10); end >= 0; end = chunk.indexOf(10, start)) {
+        const line = chunk.subarray(start, end);
+        yield* utf8_lines(held.length > 0 ? Buffer.concat([...held, line]) : line);
+        [held, size, start] = [[], 0, end + 1];
+        number++;
+      }
+      held.push(chunk.subarray(start));
+      size += chunk.length - start;
     }
-    let start = 0;
-    for (let end = bytes.indexOf(10); end >= 0; end = bytes.indexOf(10, start)) {
-      yield* utf8_lines(bytes.subarray(start, end));
-      start = end + 1;
-    }
-    rest = bytes.subarray(start);
+    if (size > MOST_LINE || text.length > MOST_LINE)
+      bad_data(`${file} line ${number}`, `over ${MOST_LINE >> 20} MB in one line`, "one record a line");
   }
   if (utf16) yield text + utf16.decode();
-  else if (rest.length > 0) yield* utf8_lines(rest);
+  else if (size > 0) yield* utf8_lines(Buffer.concat(held));
 }
 
 const utf8 = new TextDecoder("utf-8", { fatal: true });
@@ -149,21 +163,33 @@ export async function* chunks(file: string): AsyncGenerator<Uint8Array> {
     if (!/\.gz$/i.test(file)) return yield* stream;
     const unpacked = stream.pipe(createGunzip());
     stream.on("error", (error) => unpacked.destroy(error));
-    yield* unpacked;
+    let size = 0;
+    for await (const chunk of unpacked) {
+      size += (chunk as Uint8Array).length;
+      if (size > Math.max(2 ** 30, MOST_GROWTH * stream.bytesRead))
+        bad_data(file, `gzip data that grow more than ${MOST_GROWTH} times`, "data, not their repetition");
+      yield chunk as Uint8Array;
+    }
   } catch (error) {
     if (String((error as { code?: unknown }).code).startsWith("Z_")) bad_data(file, "not whole gzip data", "gzip");
     throw file_error(error, file, "a data file");
   }
 }
 
-async function whole(file: string): Promise<Uint8Array> {
+async function whole(file: string, most = MOST_BYTES): Promise<Uint8Array> {
   const parts: Uint8Array[] = [];
-  for await (const chunk of chunks(file)) parts.push(chunk);
+  let size = 0;
+  for await (const chunk of chunks(file)) {
+    parts.push(chunk);
+    size += chunk.length;
+    if (size > most)
+      bad_data(file, `over ${most / 2 ** 20} MB`, "less in one piece", "save it as JSON lines, or in parts");
+  }
   return Buffer.concat(parts);
 }
 
 async function whole_text(file: string): Promise<string> {
-  const bytes = await whole(file);
+  const bytes = await whole(file, MOST_TEXT);
   // A workbook of Excel is a ZIP archive.
   if (bytes[0] === 0x50 && bytes[1] === 0x4b && bytes[2] === 3)
     return bad_data(file, "a workbook or archive under the name of a text", data_kinds, 'save it as "CSV UTF-8"');

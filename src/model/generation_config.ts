@@ -1,9 +1,11 @@
 /**
- * generation_config.json as defaults of `generate`, with the meaning that transformers 5.17 gives to each field. What it cannot
- * mean is left out and told, so that nobody who asks for an answer is refused for what a file says; what would change the answer and is not
- * done here is told by name.
+ * generation_config.json as defaults of `generate`, with the meaning that transformers 5.17 gives to each field. A field of another kind
+ * (a text where a number belongs) is a damaged file and refused. A value that it cannot mean is left out and told, so that nobody who
+ * asks for an answer is refused for what a whole file says; what would change the answer and is not done here is told by name.
  */
 import { join } from "node:path";
+import { z } from "zod";
+import { BimedixError } from "../errors.js";
 import { read_json } from "../files.js";
 import { warn } from "../warnings.js";
 import type { ModelConfig } from "./config.js";
@@ -66,19 +68,46 @@ type Json = Record<string, unknown>;
 type Rule = [name: keyof GenerationDefaults, holds: (value: number) => boolean];
 const integer = Number.isSafeInteger;
 
+// NaN is a number too, as in Python.
+const number = z.union([z.number(), z.nan(), z.literal([Infinity, -Infinity])], { error: "a number" });
+const whole = z.int({ error: "an integer" });
+const list = <T extends z.ZodType>(one: T, what: string) => z.array(one, { error: what });
+/** What kind of value each field has; null is one that was never set. */
+const schema = z
+  .looseObject({
+    do_sample: z.boolean({ error: "true or false" }),
+    temperature: number,
+    top_k: whole,
+    top_p: number,
+    min_p: number,
+    repetition_penalty: number,
+    no_repeat_ngram_size: whole,
+    max_new_tokens: whole,
+    max_length: whole,
+    min_new_tokens: whole,
+    min_length: whole,
+    max_time: number,
+    suppress_tokens: list(whole, "a list of token ids"),
+    begin_suppress_tokens: list(whole, "a list of token ids"),
+    bad_words_ids: list(list(whole, "a list of token ids"), "a list of lists of token ids"),
+    stop_strings: z.union([z.string(), z.array(z.string())], { error: "a text, or a list of them" }),
+    eos_token_id: z.union([whole, z.array(whole)], { error: "a token id, or a list of them" }),
+  })
+  .partial();
+
 /** Numbers that are taken as they stand. */
 const numbers: Rule[] = [
   ["temperature", (v) => v > 0 && v <= 1e6],
   ["top_k", (v) => integer(v) && v >= 0],
   ["top_p", (v) => v > 0 && v <= 1],
   ["min_p", (v) => v >= 0 && v <= 1],
-  ["repetition_penalty", (v) => v > 0 && v <= 1e6],
+  ["repetition_penalty", (v) => v >= 1e-6 && v <= 1e6],
   ["no_repeat_ngram_size", (v) => integer(v) && v >= 0],
   ["max_new_tokens", (v) => integer(v) && v > 0],
   ["max_length", (v) => integer(v) && v > 0],
   ["min_new_tokens", (v) => integer(v) && v >= 0],
   ["min_length", (v) => integer(v) && v >= 0],
-  ["max_time", (v) => v > 0],
+  ["max_time", (v) => v > 0 && Number.isFinite(v)],
 ];
 
 /** Reads the file of a model's directory; there need not be one. @throws BimedixError bad_config when it is not JSON */
@@ -91,8 +120,9 @@ export async function read_generation_config(dir: string, config: ModelConfig): 
 export function parse_generation_config(json: Json, config: ModelConfig, file: string): GenerationDefaults {
   // null is what a field says that was never set.
   const given = Object.fromEntries(Object.entries(json).filter(([, value]) => value !== null));
+  check_kinds(given, file);
   const ignored: string[] = [];
-  const ignore = (name: string) => void ignored.push(`${name} ${JSON.stringify(given[name])}`);
+  const ignore = (name: string) => void ignored.push(`${name} ${JSON.stringify(given[name])}`.slice(0, 100));
   const found: Json = {};
   for (const [name, holds] of numbers) {
     const value = meaning(name, given[name]);
@@ -106,32 +136,27 @@ export function parse_generation_config(json: Json, config: ModelConfig, file: s
   const known = (id: unknown) => integer(id) && (id as number) >= 0 && (id as number) < config.vocab_size;
   for (const name of ["suppress_tokens", "begin_suppress_tokens"] as const) {
     if (!(name in given)) continue;
-    if (is_list(given[name], integer)) found[name] = (given[name] as number[]).filter(known);
-    else ignore(name);
+    found[name] = (given[name] as number[]).filter(known);
   }
   if ("bad_words_ids" in given) {
-    const words = given.bad_words_ids;
-    if (is_list(words, (word) => is_list(word, integer) && word.length > 0))
-      found.bad_words_ids = (words as number[][]).filter((word) => word.every(known));
+    const words = given.bad_words_ids as number[][];
+    if (words.every(({ length }) => length > 0)) found.bad_words_ids = words.filter((word) => word.every(known));
     else ignore("bad_words_ids");
   }
   if ("stop_strings" in given) {
     const texts = [given.stop_strings].flat();
-    if (texts.every((text) => typeof text === "string" && text !== "")) found.stop_strings = texts;
+    if (texts.every((text) => text !== "")) found.stop_strings = texts;
     else ignore("stop_strings");
   }
-  let eos = [given.eos_token_id ?? config.eos_token_id].flat();
-  if (!eos.every(integer)) {
-    ignore("eos_token_id");
-    eos = config.eos_token_id;
-  }
+  const eos = [given.eos_token_id ?? config.eos_token_id].flat();
   // Temperature 0 asks for the likeliest token, which is what not sampling is.
   if (given.do_sample === true && given.temperature !== 0) found.do_sample = true;
 
   const applied = new Set(["do_sample", "eos_token_id", ...numbers.map(([name]) => name), ...lists]);
   for (const [name, value] of Object.entries(given)) {
     if (applied.has(name) || WITHOUT_EFFECT.test(name)) continue;
-    if (!(not_applied[name] ?? [false, 0, ""]).includes(value) && !(is_list(value) && value.length === 0)) ignore(name);
+    const neutral = Object.hasOwn(not_applied, name) ? not_applied[name]! : [false, 0, ""];
+    if (!neutral.includes(value) && !(Array.isArray(value) && value.length === 0)) ignore(name);
   }
   if (ignored.length > 0) warn(`${file}: not applied: ${ignored.join(", ")}.`);
   return { top_k: TOP_K, ...found, eos_token_id: eos.filter(known) as number[] };
@@ -147,5 +172,14 @@ function meaning(name: string, value: unknown): unknown {
   return value;
 }
 
-const is_list = (value: unknown, holds: (item: unknown) => boolean = () => true): value is unknown[] =>
-  Array.isArray(value) && value.every(holds);
+/** @throws BimedixError bad_config, which names the field and what was expected */
+function check_kinds(given: Json, file: string): void {
+  const [issue] = schema.safeParse(given).error?.issues ?? [];
+  if (!issue) return;
+  const field = String(issue.path[0]);
+  throw new BimedixError("bad_config", {
+    given: `${file}: ${field} ${JSON.stringify(given[field])?.slice(0, 80)}`,
+    expected: issue.message,
+    todo: "correct the field or take it out",
+  });
+}

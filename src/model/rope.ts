@@ -91,7 +91,7 @@ export function unread_rope_keys(json: Json): string[] {
     "type",
     "rope_theta",
     "partial_rotary_factor",
-    ...(keys[type] ?? Object.keys(given)),
+    ...(Object.hasOwn(keys, type) ? keys[type]! : Object.keys(given)),
   ]);
   return Object.keys(given).filter((key) => !read.has(key));
 }

@@ -53,10 +53,11 @@ export function tokenizer_class(config: Json, model_config: Json): TokenizerClas
   return { name, ...(Object.hasOwn(CLASSES, name) ? CLASSES[name]! : { defaults: {}, padding_side: "right" }) };
 }
 
-const only = (part: unknown, allowed: readonly string[]): boolean =>
-  (part ?? null) === null ||
-  allowed.includes(String((part as Json).type)) ||
-  ((part as Json).type === "Sequence" && ((part as Json).normalizers as Json[]).every((one) => only(one, allowed)));
+function only(part: unknown, allowed: readonly string[]): boolean {
+  const { type, normalizers } = (part ?? { type: allowed[0] }) as Json;
+  if (type === "Sequence" && Array.isArray(normalizers)) return normalizers.every((one) => only(one, allowed));
+  return allowed.includes(String(type));
+}
 
 /**
  * LlamaTokenizer of a Llama takes the vocabulary alone from tokenizer.json, and makes the rest from `legacy` and
@@ -65,6 +66,8 @@ const only = (part: unknown, allowed: readonly string[]): boolean =>
 export function as_llama(json: Json, config: Json, model_config: Json): Json {
   const { normalizer, pre_tokenizer } = json;
   if (
+    typeof json.model !== "object" ||
+    json.model === null ||
     model_config.model_type !== "llama" ||
     !only(normalizer, ["Prepend", "Replace"]) ||
     !only(pre_tokenizer, ["Metaspace"])

@@ -61,6 +61,9 @@ interface Base {
   strict: boolean;
 }
 
+/** Published tokens have at most 128 characters or so. Each place of a text is looked at as far as the longest could go. */
+const LONGEST_PIECE = 1000;
+
 /** @throws BimedixError file_not_found, bad_tokenizer */
 export async function read_tokenizer(dir: string): Promise<TokenizerFiles> {
   const optional = async (file: string): Promise<Json> =>
@@ -84,6 +87,16 @@ export async function read_tokenizer(dir: string): Promise<TokenizerFiles> {
   const { ids } = base.vocabulary;
   const { added, named, extra } = special;
   const pieces = pieces_of(ids, special, join(dir, "tokenizer.json"));
+  const longest = pieces.findIndex((piece) => piece !== undefined && piece.length > LONGEST_PIECE);
+  if (longest >= 0)
+    bad(
+      dir,
+      `token ${longest} of ${pieces[longest]!.length} characters`,
+      `at most ${LONGEST_PIECE}`,
+      "use another tokenizer",
+    );
+  const nowhere = base.post_processor?.find((id) => id !== null && pieces[id] === undefined) ?? null;
+  if (nowhere !== null) bad(join(dir, "tokenizer.json"), `post_processor adds the id ${nowhere}`, "an id of a token");
   // One character, or one byte, is text whatever role it has; a longer one is out of a text's reach.
   const blocked = new Set([...added.special].filter((text) => !/^(?:.|<0x[0-9A-F]{2}>)$/su.test(text)));
   const length = config.model_max_length ?? config.max_len;

@@ -1,6 +1,7 @@
 /** Models of tokenizer.json (BPE, Unigram, WordPiece, WordLevel): their vocabulary, and what makes tokens of a piece of text. */
 import { Bpe, type BpeModel, type Model } from "./bpe.js";
 import { Component, type Json, make, type Table } from "./component.js";
+import { Trie } from "./trie.js";
 import { Unigram, type UnigramModel } from "./unigram.js";
 
 export interface Vocabulary {
@@ -63,7 +64,11 @@ function bpe(part: Component): Vocabulary {
     part.json.dropout ?? 0,
   ];
   if (dropout !== 0)
-    part.refuse(`the dropout ${dropout}`, "none: the same text would have other tokens each time", "set it to null");
+    part.refuse(
+      `the dropout ${JSON.stringify(dropout)}`,
+      "none: the same text would have other tokens each time",
+      "set it to null",
+    );
   const unk_token = part.has("unk_token") ? part.text("unk_token") : null;
   const options: Omit<BpeModel, "ids" | "merges"> = {
     unknown: unk_token === null ? null : unknown(part, ids, unk_token),
@@ -112,20 +117,21 @@ function word_piece(part: Component): Vocabulary {
   const [prefix, most] = [part.text("continuing_subword_prefix"), part.count("max_input_chars_per_word")];
   const unk_token = part.text("unk_token");
   const unk = unknown(part, ids, unk_token);
-  const longest = [...ids.keys()].reduce((length, piece) => Math.max(length, piece.length), 0);
   const model = (blocked: ReadonlySet<string>): Model => {
-    const known = without(ids, blocked);
+    const known = [...without(ids, blocked)];
+    const first = new Trie(known);
+    const inside = new Trie(
+      known.flatMap(([piece, id]) => (piece.startsWith(prefix) ? [[piece.slice(prefix.length), id] as const] : [])),
+    );
     return {
       encode(word) {
         if (word.length > most && Array.from(word).length > most) return [unk()];
         const out: number[] = [];
         for (let at = 0; at < word.length; ) {
-          const before = at > 0 ? prefix : "";
-          let end = Math.min(word.length, at + longest);
-          while (end > at && !known.has(before + word.slice(at, end))) end--;
-          if (end === at) return [unk()];
-          out.push(known.get(before + word.slice(at, end))!);
-          at = end;
+          const found = (at > 0 ? inside : first).longest(word, at);
+          if (!found) return [unk()];
+          out.push(found.value);
+          at += found.length;
         }
         return out;
       },

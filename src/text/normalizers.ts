@@ -2,7 +2,7 @@
 import { BYTE_TO_CHARACTER } from "./byte_level.js";
 import { Charsmap } from "./charsmap.js";
 import { type Component, make, type Table } from "./component.js";
-import { is_space, literal_regexp, to_regexp } from "./patterns.js";
+import { is_space, literal_pattern, type Pattern, regex_pattern, replaced } from "./patterns.js";
 
 /** A part of a text. */
 export interface Piece {
@@ -26,12 +26,14 @@ const without = (pattern: RegExp, change: (text: string) => string = (text) => t
 };
 
 /** The `pattern` of Replace and Split: `{ String }` or `{ Regex }`. */
-export function read_pattern(part: Component): RegExp {
+export function read_pattern(part: Component): Pattern {
   const pattern = part.part("pattern") ?? part.refuse("no pattern", "a String or a Regex");
-  if (pattern.has("String")) return literal_regexp(pattern.text("String"));
+  if (pattern.has("String")) return literal_pattern(pattern.text("String"));
   const source = pattern.text("Regex");
   try {
-    return to_regexp(source);
+    return regex_pattern(source, (given) =>
+      pattern.refuse(given, "one that does not go back as often", "use another tokenizer"),
+    );
   } catch (error) {
     return part.refuse(`not supported: ${(error as Error).message}`, "a regular expression", "use another tokenizer");
   }
@@ -79,11 +81,10 @@ const unicode = (form: string) => () => plain((text) => text.normalize(form));
 function replace(part: Component): Normalizer {
   const [pattern, content] = [read_pattern(part), part.text("content")];
   return ({ text, first }) => {
-    pattern.lastIndex = 0;
-    const begins = first ? pattern.exec(text) : null;
+    const [begin, end] = first ? pattern.all(text) : [];
     // What stands for several characters has the place of the last.
-    const moved = begins?.index === 0 && [...begins[0]].length > (content === "" ? 0 : 1);
-    return { text: text.replace(pattern, () => content), first: first && !moved };
+    const moved = begin === 0 && [...text.slice(0, end)].length > (content === "" ? 0 : 1);
+    return { text: replaced(text, pattern, content), first: first && !moved };
   };
 }
 

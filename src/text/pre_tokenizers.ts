@@ -2,23 +2,32 @@
 import { BYTE_TO_CHARACTER } from "./byte_level.js";
 import { type Component, make, type Table } from "./component.js";
 import { type Piece, read_pattern } from "./normalizers.js";
-import { literal_regexp, PUNCTUATION, SPACE_CHARACTER, to_regexp, WORDS } from "./patterns.js";
+import {
+  GPT2,
+  literal_pattern,
+  NUMBER,
+  of_length,
+  type Pattern,
+  PUNCTUATION,
+  SPACE_CHARACTER,
+  WORDS,
+} from "./patterns.js";
 
 export type PreTokenizer = (pieces: readonly Piece[]) => readonly Piece[];
 
 /** A part of a text, and whether the pattern matched it. */
 type Span = { from: number; to: number; match: boolean };
 
-function find(text: string, pattern: RegExp, invert: boolean): Span[] {
+function find(text: string, pattern: Pattern, invert: boolean): Span[] {
   const spans: Span[] = [];
   let last = 0;
   const add = (from: number, to: number, match: boolean) => spans.push({ from, to, match: match !== invert });
-  for (const { 0: found, index } of text.matchAll(pattern)) {
-    // Oniguruma takes no empty match where the last one ended.
-    if (found === "" && index === last && spans.length > 0) continue;
-    if (index > last) add(last, index, false);
-    add(index, index + found.length, true);
-    last = index + found.length;
+  const found = pattern.all(text);
+  for (let i = 0; i < found.length; i += 2) {
+    const [from, to] = [found[i]!, found[i + 1]!];
+    if (from > last) add(last, from, false);
+    add(from, to, true);
+    last = to;
   }
   if (last < text.length) add(last, text.length, false);
   return spans;
@@ -56,7 +65,7 @@ function read_behavior(part: Component, fallback?: string): Behavior {
     : part.refuse(`the behavior ${name}`, Object.keys(BEHAVIORS).join(", "));
 }
 
-function cut(pieces: readonly Piece[], pattern: RegExp, behavior: Behavior, invert = false): Piece[] {
+function cut(pieces: readonly Piece[], pattern: Pattern, behavior: Behavior, invert = false): Piece[] {
   const out: Piece[] = [];
   for (const { text, first } of pieces) {
     for (const { from, to } of behavior(find(text, pattern, invert))) {
@@ -68,8 +77,6 @@ function cut(pieces: readonly Piece[], pattern: RegExp, behavior: Behavior, inve
 
 const each = (pieces: readonly Piece[], change: (piece: Piece) => string): Piece[] =>
   pieces.map((piece) => ({ text: change(piece), first: piece.first }));
-
-const GPT2 = to_regexp("'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+");
 
 function byte_level(part: Component): PreTokenizer {
   const [prefix, regex] = [part.flag("add_prefix_space"), part.flag("use_regex", true)];
@@ -98,7 +105,7 @@ export function prepend_scheme(part: Component): PrependScheme {
 
 function metaspace(part: Component): PreTokenizer {
   const [space, scheme, split] = [part.character("replacement"), prepend_scheme(part), part.flag("split", true)];
-  const pattern = literal_regexp(space);
+  const pattern = literal_pattern(space);
   return (pieces) => {
     const spaced = each(pieces, ({ text, first }) => {
       const replaced = text.replaceAll(" ", space);
@@ -114,16 +121,16 @@ const PRE_TOKENIZERS: Table<PreTokenizer> = {
     cut(cut(pieces, SPACE_CHARACTER, BEHAVIORS.Removed!), PUNCTUATION, BEHAVIORS.Isolated!),
   ByteLevel: byte_level,
   CharDelimiterSplit: (part) => {
-    const pattern = literal_regexp(part.character("delimiter"));
+    const pattern = literal_pattern(part.character("delimiter"));
     return (pieces) => cut(pieces, pattern, BEHAVIORS.Removed!);
   },
   Digits: (part) => {
     const behavior = part.flag("individual_digits") ? BEHAVIORS.Isolated! : BEHAVIORS.Contiguous!;
-    return (pieces) => cut(pieces, /\p{N}/gu, behavior);
+    return (pieces) => cut(pieces, NUMBER, behavior);
   },
   FixedLength: (part) => {
     const length = part.count("length", 5) || part.refuse("the length 0", "at least 1");
-    return (pieces) => cut(pieces, new RegExp(`[\\s\\S]{1,${length}}`, "gv"), BEHAVIORS.Isolated!);
+    return (pieces) => cut(pieces, of_length(length), BEHAVIORS.Isolated!);
   },
   Metaspace: metaspace,
   Punctuation: (part) => {

@@ -158,3 +158,49 @@ test("text as Python treats it", async () => {
   assert.equal(digits_value("1.0"), null);
   assert.equal(digits_value("²"), null);
 });
+
+describe("data that are too much", () => {
+  let dir: string;
+  before(async () => {
+    dir = await mkdtemp(join(tmpdir(), "bimedix-much-"));
+  });
+  after(() => rm(dir, { recursive: true }));
+  const read = async (name: string, bytes: string | Uint8Array) => {
+    await writeFile(join(dir, name), bytes);
+    return read_records(join(dir, name));
+  };
+
+  test("a line without end is refused before it fills the memory", async () => {
+    const line = Buffer.alloc(2 ** 27 + 2 ** 21, "a");
+    await rejects(read("line.jsonl", line), "bad_data", /line 1: over 128 MB in one line/);
+    await rejects(read("line.jsonl.gz", gzipSync(line, { level: 1 })), "bad_data", /line 1: over 128 MB/);
+  });
+
+  test("a bomb of gzip is refused before it is unpacked", async () => {
+    const part = gzipSync(Buffer.alloc(2 ** 26, "\n"));
+    const bomb = Buffer.concat(Array.from({ length: 9 }, () => part));
+    await rejects(read("bomb.csv.gz", bomb), "bad_data", /over 512 MB/);
+  });
+
+  test("a table of 200,000 columns is read in a moment, and one that is named twice is told", async () => {
+    const names = Array.from({ length: 200_000 }, (_, i) => `c${i}`);
+    const [record] = await read("wide.csv", `${names}\n${names}\n`);
+    assert.equal(Object.keys(record!.value as object).length, 200_000);
+    await rejects(read("twice.csv", `${names},c7\n`), "bad_data", /two columns named c7/);
+  });
+
+  test("a Parquet file whose second column has no name leaves no rejection behind", async () => {
+    const bytes = await readFile(join(root, "test/fixtures/data/none.parquet"));
+    const loose: unknown[] = [];
+    const on_loose = (error: unknown): void => void loose.push(error);
+    process.on("unhandledRejection", on_loose);
+    for (let at = 0; at < bytes.length; at += 7) {
+      const damaged = Buffer.from(bytes);
+      damaged[at]! ^= 0x11;
+      await read("x.parquet", damaged).catch((error) => assert.equal(error.code, "bad_data"));
+    }
+    await new Promise((done) => setImmediate(done));
+    process.off("unhandledRejection", on_loose);
+    assert.deepEqual(loose, []);
+  });
+});

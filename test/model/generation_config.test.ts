@@ -7,7 +7,7 @@ import { parse_json } from "../../src/files.js";
 import { AutoModelForCausalLM } from "../../src/index.js";
 import { parse_config } from "../../src/model/config.js";
 import { parse_generation_config } from "../../src/model/generation_config.js";
-import { copy_of, warnings } from "../fixtures.js";
+import { copy_of, rejects, warnings } from "../fixtures.js";
 
 const config = parse_config({ model_type: "mixtral", vocab_size: 100, max_position_embeddings: 128 }, "config.json");
 let file = 0;
@@ -73,13 +73,11 @@ describe("generation_config.json", () => {
     [{ guidance_scale: 1.5, num_return_sequences: 3 }, /guidance_scale 1\.5, num_return_sequences 3/],
     [{ watermarking_config: { bias: 2.5 } }, /watermarking_config/],
     [{ something_new: 3 }, /something_new 3/],
-    [{ temperature: -1, top_p: 1.5, top_k: 2.5 }, /temperature -1, top_k 2\.5, top_p 1\.5/],
-    [{ temperature: "0.7", repetition_penalty: 0 }, /temperature "0\.7", repetition_penalty 0/],
-    [{ max_new_tokens: 0, eos_token_id: "2" }, /max_new_tokens 0, eos_token_id "2"/],
-    [
-      { bad_words_ids: [5], stop_strings: [3], suppress_tokens: 5.5 },
-      /suppress_tokens 5\.5, bad_words_ids \[5\], stop_s/,
-    ],
+    [{ temperature: -1, top_p: 1.5, top_k: -2 }, /temperature -1, top_k -2, top_p 1\.5/],
+    [{ repetition_penalty: 0, max_new_tokens: 0 }, /repetition_penalty 0, max_new_tokens 0/],
+    [{ repetition_penalty: 1e-300, max_time: Number.POSITIVE_INFINITY }, /repetition_penalty 1e-300, max_time null/],
+    [{ bad_words_ids: [[]], stop_strings: [""] }, /bad_words_ids \[\[\]\], stop_strings \[""\]/],
+    [{ constructor: 1, ["x".repeat(9)]: 2 }, /constructor 1, xxxxxxxxx 2/],
   ];
   for (const [json, mentions] of told)
     test(`told by name and left out: ${Object.keys(json).join(", ")}`, async () => {
@@ -87,6 +85,20 @@ describe("generation_config.json", () => {
       assert.match(result.told, mentions);
       assert.deepEqual(result.defaults, none);
     });
+
+  const refused: [object, RegExp][] = [
+    [{ temperature: "0.7" }, /temperature "0\.7"; expected a number/],
+    [{ do_sample: "yes" }, /do_sample "yes"; expected true or false/],
+    [{ top_k: 2.5 }, /top_k 2\.5; expected an integer/],
+    [{ max_new_tokens: [5] }, /max_new_tokens \[5\]; expected an integer/],
+    [{ eos_token_id: "2" }, /eos_token_id "2"; expected a token id, or a list/],
+    [{ bad_words_ids: [5] }, /bad_words_ids \[5\]; expected a list of token ids/],
+    [{ bad_words_ids: {} }, /bad_words_ids \{\}; expected a list of lists/],
+    [{ suppress_tokens: 5.5 }, /suppress_tokens 5\.5; expected a list of token ids/],
+    [{ stop_strings: [3] }, /stop_strings \[3\]; expected a text/],
+  ];
+  for (const [json, mentions] of refused)
+    test(`refused as damaged: ${JSON.stringify(json)}`, () => rejects(parsed(json), "bad_config", mentions));
 
   test("NaN is no number, and no error", async () => {
     const { defaults, told } = await parsed(parse_json('{"temperature": NaN, "do_sample": true}') as object);

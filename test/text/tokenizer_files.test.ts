@@ -9,7 +9,7 @@ import { join } from "node:path";
 import { after, describe, test } from "node:test";
 import { encode_prompt } from "../../src/eval/prompts.js";
 import type { TokenizerCallOptions } from "../../src/text/batch.js";
-import { to_regexp } from "../../src/text/patterns.js";
+import { regex_pattern, replaced } from "../../src/text/patterns.js";
 import { load_tokenizer, StreamingDecoder, type Tokenizer } from "../../src/text/tokenizer.js";
 import { rejects, root } from "../fixtures.js";
 
@@ -238,5 +238,85 @@ test("expressions mean what they mean to Oniguruma", () => {
     [" ?[^(\\s|[.,!?…。，、।۔،])]+", "a b, c", "--,-"],
     ["\\x{1F600}|\\u0041", "😀A", "--"],
   ];
-  for (const [source, text, expected] of cases) assert.equal(text.replace(to_regexp(source), "-"), expected, source);
+  for (const [source, text, expected] of cases)
+    assert.equal(replaced(text, regex_pattern(source, assert.fail), "-"), expected, source);
+});
+
+/** What JavaScript's own engine would take for ever, or the square of the text's length, for. */
+const endless: readonly [source: string, text: string][] = [
+  ["(a+)+$", `${"a".repeat(40)}b`],
+  ["(a|aa)+$", `${"a".repeat(60)}b`],
+  ["(?:(?:a*)*)*b", "a".repeat(3000)],
+  ["(a?){50}a{50}b", "a".repeat(50)],
+  ["(?=.*.*.*.*x)", "y".repeat(3000)],
+  ["\\s+x", " ".repeat(200_000)],
+  ["a+b|a", "a".repeat(200_000)],
+  ["(?:\\r\\n|x)+?z", "x".repeat(200_000)],
+];
+const too_much: readonly [source: string, why: RegExp][] = [
+  ["(".repeat(10_000), /inside each other/],
+  ["[".repeat(10_000), /inside each other/],
+  ["a".repeat(30_000), /30000 characters/],
+  ["(?:(?:){99999}){99999}", /too large/],
+  ["(?:(?:ab){1000}){1000}", /too large/],
+  ["(a)\\2", /\\2/],
+  ["a{3,2}", /quantifier/],
+  ["(?<=a*)b", /look behind/],
+  ["(?<n>a)\\k<n>", /\\k/],
+  ["[z-a]", /Range/],
+];
+
+describe("regular expressions of tokenizer.json", () => {
+  const split = (Regex: string) => ({
+    model: { type: "WordLevel", vocab: { a: 0 }, unk_token: "a" },
+    pre_tokenizer: { type: "Split", pattern: { Regex }, behavior: "Isolated", invert: false },
+  });
+  for (const [source, text] of endless)
+    test(`an error ends ${source}`, async () => {
+      const tokenizer = await of_json(split(source));
+      await rejects(
+        (async () => tokenizer.encode(text))(),
+        "bad_tokenizer",
+        /tokenizer\.json: .* takes too long on \d+/,
+      );
+    });
+  for (const [source, why] of too_much)
+    test(`refused: ${source.slice(0, 30)}`, () => rejects(of_json(split(source)), "bad_tokenizer", why));
+
+  test("what they find, and where they go back to", () => {
+    const found = (source: string, text: string): string => regex_pattern(source, assert.fail).all(text).join(" ");
+    assert.equal(found("x*", "axxb"), "0 0 1 3 4 4");
+    assert.equal(found("(?:a|ab)(?:c|bcd)", "abcd"), "0 4");
+    assert.equal(found("a*?b|.", "caab"), "0 1 1 4");
+    assert.equal(found("(?:\\d{3})+(?!\\d)", "12345678"), "2 8");
+    assert.equal(found("(?<=\\d)(?=(?:\\d{3})+$)", "1234567"), "1 1 4 4");
+    assert.equal(found("(?<!a|bc)d", "adbcddd"), "5 6 6 7");
+    assert.equal(found("(.)\\1+", "aabccc😀😀"), "0 2 3 6 6 10");
+    assert.equal(found("(?>a|ab)c|[ab]++b|.", "abc"), "0 1 1 2 2 3");
+    assert.equal(found("(?:a?b?)*c", "ababc"), "0 5");
+    assert.equal(found("\\bx\\b|\\By", "x xy"), "0 1 3 4");
+  });
+});
+
+test("a token that is longer than any is refused, and so is an added id that is no token's", async () => {
+  const model = { type: "WordLevel", vocab: { a: 0, ["b".repeat(5000)]: 1 }, unk_token: "a" };
+  await rejects(of_json({ model }), "bad_tokenizer", /token 1 of 5000 characters; expected at most/);
+  const post_processor = { type: "BertProcessing", sep: ["a", 0], cls: ["c", 4294967296] };
+  const small = { model: { type: "WordLevel", vocab: { a: 0 }, unk_token: "a" }, post_processor };
+  await rejects(of_json(small), "bad_tokenizer", /post_processor adds the id 4294967296/);
+});
+
+test("parts of another shape are refused by name, in a Llama's files too", async () => {
+  const config = {
+    "config.json": { model_type: "llama" },
+    "tokenizer_config.json": { tokenizer_class: "LlamaTokenizer" },
+  };
+  const model = { type: "BPE", vocab: { a: 0 }, merges: [] };
+  await rejects(of_json({}, config), "bad_tokenizer", /tokenizer\.json: no model/);
+  await rejects(
+    of_json({ model, normalizer: { type: "Sequence", normalizers: 7 } }, config),
+    "bad_tokenizer",
+    /normalizers/,
+  );
+  await rejects(of_json({ model: { ...model, dropout: {} } }), "bad_tokenizer", /dropout \{\}/);
 });
