@@ -186,8 +186,8 @@ export class Assistant implements Answering {
     };
   }
 
-  async dispose(): Promise<void> {
-    await this.model.dispose();
+  dispose(): Promise<void> {
+    return this.model.dispose();
   }
 
   private async *continue(input_ids: number[], given: AnswerOptions): AsyncGenerator<string> {
