@@ -20,6 +20,7 @@ export type ErrorCode =
   | "engine_stopped"
   | "file_not_found"
   | "file_unreadable"
+  | "in_use"
   | "nan_weights"
   | "non_finite_gradients"
   | "non_finite_logits"

@@ -1,7 +1,7 @@
 /** Reading and writing files so that a failure is one readable line, and so that a half-written file never counts as whole. */
 import { createHash, randomBytes } from "node:crypto";
 import { createReadStream } from "node:fs";
-import { type FileHandle, open, readFile, realpath, rename, rm } from "node:fs/promises";
+import { type FileHandle, open, readdir, readFile, realpath, rename, rm } from "node:fs/promises";
 import { homedir } from "node:os";
 import { basename, dirname, join, resolve } from "node:path";
 import { BimedixError, type ErrorCode } from "./errors.js";
@@ -19,7 +19,11 @@ export function file_error(error: unknown, file: string, expected: string): Bime
           ? ["file_unreadable", "may not be read or written", "check its permissions"]
           : code === "EISDIR"
             ? ["file_unreadable", "is a folder", "name a file in it"]
-            : ["file_unreadable", `failed (${code || (error as Error).message})`, "check the file"];
+            : code === "EEXIST"
+              ? ["file_unreadable", "is a file", "name a folder"]
+              : code === "ENAMETOOLONG"
+                ? ["bad_option", "has a longer name than the file system takes", "choose a shorter one"]
+                : ["file_unreadable", `failed (${code || (error as Error).message})`, "check the file"];
   return new BimedixError(kind, { given: `${file} ${what}`, expected, todo }, error);
 }
 
@@ -111,11 +115,23 @@ export async function file_hash(file: string): Promise<string> {
 }
 
 /**
+ * A name for what is renamed when it is whole, a file or a folder, that no other process has: not one of the same number in another
+ * container either. It says nothing of the final name, which may be as long as the file system allows.
+ */
+export const part_in = (folder: string): string => join(folder, `.bimedix-${randomBytes(8).toString("hex")}.part`);
+
+/** Removes what writers that were killed left in a folder. Only for who holds its lock, as the parts may be somebody's. */
+export async function remove_parts(folder: string): Promise<void> {
+  for (const name of await readdir(folder))
+    if (/^\.bimedix-[0-9a-f]{16}\.part$/.test(name)) await rm(join(folder, name), { recursive: true, force: true });
+}
+
+/**
  * Writes a file under a temporary name in the same folder and renames it when `write` has finished and the bytes are on
  * the disk; on failure the temporary file is removed and an existing `file` is untouched.
  */
 export async function write_atomically(file: string, write: (handle: FileHandle) => Promise<void>): Promise<void> {
-  const part = `${file}.${randomBytes(4).toString("hex")}.part`;
+  const part = part_in(dirname(file));
   try {
     const handle = await open(part, "wx");
     try {
@@ -126,7 +142,8 @@ export async function write_atomically(file: string, write: (handle: FileHandle)
     }
     await rename(part, file);
   } catch (error) {
-    await rm(part, { force: true });
+    // What went wrong is told, and not that nothing could be removed where nothing could be written.
+    await rm(part, { force: true }).catch(() => {});
     throw file_error(error, file, "a place to write to");
   }
 }

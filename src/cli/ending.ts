@@ -4,6 +4,7 @@
  */
 import { constants } from "node:os";
 import { BimedixError } from "../errors.js";
+import { drop_locks } from "../lock.js";
 import { fold } from "./terminal.js";
 
 const signals = ["SIGINT", "SIGTERM", "SIGHUP"] as const;
@@ -22,6 +23,7 @@ export function on_signals(handle: (signal: Signal) => void): () => void {
 
 /** Ends this process by the signal itself, at once: whoever waits for it sees what ended it. */
 export function end_by(signal: Signal): void {
+  drop_locks();
   process.removeAllListeners(signal);
   process.kill(process.pid, signal);
 }

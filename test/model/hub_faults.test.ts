@@ -9,7 +9,6 @@ import { join } from "node:path";
 import { after, before, beforeEach, describe, test } from "node:test";
 import { pathToFileURL } from "node:url";
 import { size_of } from "../../src/model/hub/cache.js";
-import { with_lock } from "../../src/model/hub/lock.js";
 import { resolve_model, resolve_tokenizer } from "../../src/model/hub.js";
 import { rejects, root } from "../fixtures.js";
 import { FakeHub, git_hash, SHA, sha256 } from "./fake_hub.js";
@@ -212,29 +211,5 @@ describe("a hub and a network with faults", () => {
     await rename(blob(), join(blobs(), "elsewhere"));
     await resolve_model("org/name");
     assert.deepEqual(await readFile(file()), weights);
-  });
-
-  test("a lock is one caller's at a time, is given back after an error, and an abandoned one is taken over", async () => {
-    const lock = join(process.env.HF_HUB_CACHE!, "lock");
-    await writeFile(lock, "somebody who is gone");
-    await utimes(lock, new Date(0), new Date(0));
-    let inside = 0;
-    let most = 0;
-    const work = async () => {
-      most = Math.max(most, ++inside);
-      await new Promise((resolve) => setTimeout(resolve, 20));
-      inside--;
-      throw new Error("fails");
-    };
-    const all = await Promise.allSettled(Array.from({ length: 4 }, () => with_lock(lock, work)));
-    assert.deepEqual(
-      all.map(({ status }) => status),
-      Array(4).fill("rejected"),
-    );
-    assert.equal(most, 1);
-    await assert.rejects(stat(lock), /ENOENT/);
-    // An owner that was robbed leaves the other's lock alone.
-    await with_lock(lock, () => writeFile(lock, "another's"));
-    assert.equal(await readFile(lock, "utf8"), "another's");
   });
 });

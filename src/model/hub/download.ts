@@ -6,11 +6,11 @@ import { randomBytes } from "node:crypto";
 import { type FileHandle, mkdir, open, readdir, rename, rm } from "node:fs/promises";
 import { basename, dirname, join } from "node:path";
 import { BimedixError } from "../../errors.js";
+import { with_lock } from "../../lock.js";
 import { Check, is_whole, link, size_of, snapshot_of, storage_of } from "./cache.js";
 import { Deadline, type Entry, file_url, get, HubError, persist } from "./client.js";
 import { timeouts } from "./environment.js";
 import type { Repository } from "./ids.js";
-import { with_lock } from "./lock.js";
 
 export interface FetchOptions {
   signal?: AbortSignal;
