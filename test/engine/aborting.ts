@@ -24,7 +24,7 @@ async function run(way: string, isolation: Isolation, seed: number, times: numbe
     const controller = new AbortController();
     const { signal } = controller;
     const loading = random() < 0.6;
-    if (loading) setTimeout(() => controller.abort(), 350 * random());
+    if (loading) setTimeout(() => controller.abort(), 600 * random());
     try {
       const model = await load(loading ? signal : undefined);
       if (!loading) setTimeout(() => controller.abort(), 60 * random());
@@ -43,7 +43,7 @@ async function run(way: string, isolation: Isolation, seed: number, times: numbe
     console.log(`stopped ${times}`);
     return;
   }
-  const moment = 700 * random();
+  const moment = 200 + 500 * random();
   if (way === "end") {
     const controller = new AbortController();
     setTimeout(() => controller.abort(), moment);
