@@ -141,11 +141,16 @@ function unknown_option(name: string, value: unknown, table: OptionTable, where:
   );
 }
 
-const shown = (value: unknown): string => {
-  if (typeof value === "function") return "of type function";
-  // JSON has no NaN.
-  return (typeof value === "number" ? String(value) : (JSON.stringify(value) ?? String(value))).slice(0, 60);
-};
+/** A value in a message. JSON has no NaN, no bigint and no circle. */
+export function shown(value: unknown): string {
+  if (typeof value === "function" || typeof value === "symbol") return `of type ${typeof value}`;
+  if (typeof value === "number" || typeof value === "bigint") return String(value);
+  try {
+    return (JSON.stringify(value) ?? String(value)).slice(0, 60);
+  } catch {
+    return `of type ${typeof value}`;
+  }
+}
 
 function bad_option(given: string, expected: string, todo: string): BimedixError {
   return new BimedixError("bad_option", { given, expected, todo });

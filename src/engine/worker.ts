@@ -152,7 +152,18 @@ export class WorkerEngine implements Engine {
         reject: end(reject),
       });
       this.worker.ref();
-      this.worker.post({ ...call, id });
+      try {
+        this.worker.post({ ...call, id });
+      } catch {
+        // A function or a symbol among them, which no thread takes over.
+        this.settle(id)?.reject(
+          new BimedixError("bad_option", {
+            given: `a value of ${call.kind} that cannot be given to another thread`,
+            expected: "numbers, texts and lists of them",
+            todo: "leave functions out",
+          }),
+        );
+      }
     });
   }
 
