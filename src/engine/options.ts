@@ -17,6 +17,7 @@ export type OptionType =
   | "lists of token ids"
   | "object"
   | "function"
+  | "signal"
   | "streamer"
   | "directories";
 
@@ -64,6 +65,10 @@ const kinds: Record<OptionType, { expected: string; holds: (value: unknown) => b
   },
   object: { expected: "an object", holds: (value) => typeof value === "object" && value !== null },
   function: { expected: "a function", holds: (value) => typeof value === "function" },
+  signal: {
+    expected: "an AbortSignal",
+    holds: (value) => typeof (value as Partial<AbortSignal> | null)?.addEventListener === "function",
+  },
   directories: {
     expected: "a directory or hub id, or several of them by name",
     holds: (value) =>

@@ -17,6 +17,7 @@ import type {
   ScoreRequest,
 } from "./engine.js";
 import { type Call, type HostOptions, type Isolation, type Link, make_link, type Reply } from "./link.js";
+import { shown } from "./options.js";
 
 export interface WorkerOptions extends HostOptions {
   /** Default thread. */
@@ -132,6 +133,10 @@ export class WorkerEngine implements Engine {
   private call(call: Call, signal?: AbortSignal, on_event: Pending["on_event"] = () => {}): Promise<unknown> {
     if (this.crash) return Promise.reject(this.crash);
     if (signal?.aborted) return Promise.reject(aborted());
+    if (signal !== undefined && typeof signal?.addEventListener !== "function") {
+      const parts = { given: `signal ${shown(signal)}`, expected: "an AbortSignal", todo: "change it or leave it out" };
+      return Promise.reject(new BimedixError("bad_option", parts));
+    }
     const id = this.next_id++;
     return new Promise((resolve, reject) => {
       // The caller is answered at once; the worker stops at the end of its chunk and its late replies find nobody.

@@ -8,8 +8,9 @@ import { mkdtemp, writeFile } from "node:fs/promises";
 import { constants, tmpdir } from "node:os";
 import { join } from "node:path";
 import { describe, test } from "node:test";
-import { Assistant } from "../../src/index.js";
-import { root } from "../fixtures.js";
+import { generation_options } from "../../src/engine/generation_options.js";
+import { Assistant, BimedixError } from "../../src/index.js";
+import { rejects, root } from "../fixtures.js";
 import { pick, type Random, seeded } from "../fuzz/mutate.js";
 
 const full = process.env.BIMEDIX_FULL !== undefined;
@@ -98,4 +99,42 @@ test("dispose is one promise, however often it is called", async () => {
   assert.equal(assistant.model.dispose(), first);
   assert.equal(assistant.model.engine.dispose(), first);
   await first;
+});
+
+test("numbers at their extremes, functions and other values that no option has: one error, or a sane answer", async () => {
+  const assistant = await Assistant.from_pretrained(nano, { threads: 1 });
+  const { model } = assistant;
+  const { vocab_size } = model.config;
+  const values = [-1, 0.5, 1e-300, 1e308, -1e308, Infinity, NaN, 2 ** 53, "1", {}, () => 1, Symbol("x"), 10n];
+  const names = Object.keys({ ...generation_options.options, unknown: 0 });
+  const input_ids = [[1, 2, 3]];
+  const requests = [{ context: [1], continuation: [2, 3] }];
+  for (const value of values) {
+    const calls: [string, () => Promise<unknown>][] = [
+      ...names.map((name): [string, () => Promise<unknown>] => [
+        name,
+        async () => {
+          const [ids] = await model.generate({ input_ids, max_new_tokens: 2, do_sample: true, [name]: value } as never);
+          assert.ok(ids.every((id) => Number.isInteger(id) && id >= 0 && id < vocab_size));
+        },
+      ]),
+      ["score top_logprobs", () => model.engine.score(requests, { top_logprobs: value } as never)],
+      ["score prefix", () => model.engine.score(requests, { prefix: value } as never)],
+      ["score signal", () => model.engine.score(requests, { signal: value } as never)],
+      ["score a token", () => model.engine.score([{ context: [1], continuation: [2, value] }] as never)],
+      ["forward", () => model.forward({ input_ids, output_logits: value } as never)],
+      ["forward a token", () => model.forward({ input_ids: [[value]] } as never)],
+      ["language", () => assistant.mcqa({ question: "x", options: ["a", "b"], language: value } as never)],
+    ];
+    for (const [name, call] of calls)
+      await call().catch((error: unknown) => {
+        assert.ok(error instanceof BimedixError, `${name} ${String(value)}: ${String(error)}`);
+      });
+  }
+  await rejects(model.engine.score(requests, { top_logprobs: -1 }), "bad_option", /top_logprobs -1.*from 0/);
+  const forward = (options: object) => model.forward({ input_ids, ...options });
+  await rejects(forward({ adapter: () => 1 }), "bad_option", /cannot be given to another thread/);
+  await rejects(model.generate({ input_ids, repetition_penalty: 1e-300 }), "bad_option", /from 0\.000001 to 1000000/);
+  await rejects(model.generate({ input_ids, logit_bias: { 5: 1e308 } }), "bad_option", /up to 1000000/);
+  await assistant.dispose();
 });
