@@ -6,6 +6,7 @@ import { AutoModelForCausalLM, AutoTokenizer, type PretrainedOptions } from "../
 import type { AdapterOption } from "../engine/engine.js";
 import { answer_length, type ModelGenerateOptions } from "../engine/generate.js";
 import { check_generation_options } from "../engine/generation_options.js";
+import { shown } from "../engine/options.js";
 import { BimedixError } from "../errors.js";
 import { type Language, language_of } from "../text/arabic.js";
 import { type ChatMessage, plain_messages } from "../text/chat.js";
@@ -129,13 +130,14 @@ export class Assistant implements Answering {
   async mcqa({
     question,
     options,
-    language = language_of(question),
+    language = language_of(required(question, "question")),
     ...call
   }: {
     question: string;
     options: readonly string[];
     language?: Language;
   } & CallOptions): Promise<McqaResult> {
+    check_language(language);
     const letters = option_letters_of(options, language);
     const prompt = mcqa_prompt(required(question, "question"), options, language);
     const probabilities = await this.choose(prompt, question_words[language].answer, letters, call);
@@ -146,13 +148,14 @@ export class Assistant implements Answering {
   async ask({
     context,
     question,
-    language = language_of(question),
+    language = language_of(required(question, "question")),
     ...call
   }: {
     context: string;
     question: string;
     language?: Language;
   } & CallOptions): Promise<AskResult> {
+    check_language(language);
     const { verdicts } = question_words[language];
     const probabilities = await this.choose(closed_prompt(context, question, language), "", verdicts, call);
     return ask_result(language, probabilities);
@@ -160,7 +163,11 @@ export class Assistant implements Answering {
 
   /** The same question answered in free text, piece by piece. */
   async *ask_freely(
-    { context, question, language = language_of(question) }: { context: string; question: string; language?: Language },
+    {
+      context,
+      question,
+      language = language_of(required(question, "question")),
+    }: { context: string; question: string; language?: Language },
     options: AnswerOptions = {},
   ): AsyncGenerator<string> {
     yield* this.chat([{ role: "user", content: closed_prompt(context, question, language) }], options);
@@ -186,8 +193,8 @@ export class Assistant implements Answering {
     };
   }
 
-  async dispose(): Promise<void> {
-    await this.model.dispose();
+  dispose(): Promise<void> {
+    return this.model.dispose();
   }
 
   private async *continue(input_ids: number[], given: AnswerOptions): AsyncGenerator<string> {
@@ -237,6 +244,15 @@ function required(text: string, what: string): string {
     given: `an empty ${what}`,
     expected: "some text",
     todo: `write the ${what}`,
+  });
+}
+
+function check_language(language: Language): void {
+  if (Object.hasOwn(question_words, language)) return;
+  throw new BimedixError("bad_option", {
+    given: `language ${shown(language)}`,
+    expected: Object.keys(question_words).join(" or "),
+    todo: "change it or leave it out",
   });
 }
 

@@ -4,16 +4,10 @@
  * that it writes, or asked of `/v1/mcqa` where the server is one of ours.
  */
 
+import { type Completion, completion, logged_completion, mcqa_answer, refused } from "../engine/answers.js";
 import { check_generation_options } from "../engine/generation_options.js";
-import {
-  find_model,
-  HttpError,
-  type HttpOptions,
-  type RemoteModel,
-  refused,
-  request,
-  request_events,
-} from "../engine/http.js";
+import { HttpError, type HttpOptions, request, request_events } from "../engine/http.js";
+import { find_model, type RemoteModel } from "../engine/remote_model.js";
 import { BimedixError } from "../errors.js";
 import { type Language, language_of } from "../text/arabic.js";
 import type { ChatMessage } from "../text/chat.js";
@@ -46,14 +40,10 @@ const understood = [
   "seed",
 ];
 
-interface LoggedToken {
-  token: string;
-  top_logprobs?: { token: string; logprob: number }[];
-}
-
 export class RemoteAssistant implements Answering {
   /** Whether the server has /v1/mcqa; null before it was asked. */
   private has_mcqa: boolean | null = null;
+  private readonly disposed = Promise.resolve();
 
   private constructor(
     readonly remote: RemoteModel,
@@ -123,18 +113,21 @@ export class RemoteAssistant implements Answering {
   }
 
   /** A request of the API as it is, to another path: the events of its stream. Sent once: who asked decides whether to ask again. */
-  forward_events(path: string, body: object, signal: AbortSignal): AsyncGenerator<unknown> {
+  forward_events(path: string, body: object, signal: AbortSignal): AsyncGenerator<Completion> {
     const own = { ...body, model: this.remote.id, stream: true };
     return request_events(this.remote.base, path, own, { ...this.call({ signal }), retry: "never" });
   }
 
   /** The same, for the whole answer. */
-  forward(path: string, body: object, signal: AbortSignal): Promise<unknown> {
+  forward(path: string, body: object, signal: AbortSignal): Promise<Completion> {
     const own = { ...body, model: this.remote.id, stream: false };
-    return request(this.remote.base, path, own, { ...this.call({ signal }), retry: "never" });
+    return request(this.remote.base, path, own, completion, { ...this.call({ signal }), retry: "never" });
   }
 
-  async dispose(): Promise<void> {}
+  /** There is nothing to free here. */
+  dispose(): Promise<void> {
+    return this.disposed;
+  }
 
   private call({ signal }: { signal?: AbortSignal }): HttpOptions {
     return { ...this.options, ...(signal ? { signal } : {}) };
@@ -175,13 +168,20 @@ export class RemoteAssistant implements Answering {
   }
 
   /** The answer of a server of this project; null of any other. */
-  private async own_mcqa(asked: object, call: CallOptions): Promise<McqaResult | null> {
+  private async own_mcqa(
+    asked: { question: string; options: readonly string[]; language: Language },
+    call: CallOptions,
+  ): Promise<McqaResult | null> {
     if (this.has_mcqa === false) return null;
     const body = { ...this.body(call), ...asked };
     try {
-      const result = (await request(this.remote.base, "/mcqa", body, this.call(call))) as McqaResult;
+      const result = await request(this.remote.base, "/mcqa", body, mcqa_answer, this.call(call));
       this.has_mcqa = true;
-      return result;
+      if (result.options.length === asked.options.length) return result;
+      throw refused(this.place, `answers ${asked.options.length} options with ${result.options.length}`, {
+        expected: "each with its probability",
+        todo: "check the server",
+      });
     } catch (error) {
       if (!(error instanceof HttpError && [404, 405].includes(error.status))) throw error;
       this.has_mcqa = false;
@@ -199,10 +199,8 @@ export class RemoteAssistant implements Answering {
       logprobs: true,
       top_logprobs: 20,
     };
-    const answer = (await request(this.remote.base, "/chat/completions", body, this.call(call))) as {
-      choices?: { logprobs?: { content?: LoggedToken[] | null } | null }[];
-    };
-    const [choice] = answer.choices ?? [];
+    const answer = await request(this.remote.base, "/chat/completions", body, logged_completion, this.call(call));
+    const [choice] = answer.choices;
     const begins = (token: string) => {
       const text = token
         .trim()
@@ -227,20 +225,14 @@ export class RemoteAssistant implements Answering {
   }
 }
 
-interface StreamChoice {
-  delta?: { content?: string | { text?: string }[] | null };
-  text?: string;
-}
+type StreamChoice = NonNullable<Completion["choices"]>[number];
+type Content = NonNullable<StreamChoice["delta"]>["content"];
 
 /** The text that an event adds, which may be none: some hold usage, a role, or what a model thinks before it answers. */
-function piece_of(
-  event: unknown,
-  place: string,
-  text: (choice: StreamChoice) => NonNullable<StreamChoice["delta"]>["content"] | undefined,
-): string {
-  const { choices, error } = event as { choices?: StreamChoice[]; error?: { message?: string } | string };
+function piece_of({ choices, error }: Completion, place: string, text: (choice: StreamChoice) => Content): string {
   if (error) {
-    const message = typeof error === "string" ? error : error.message;
+    const said = typeof error === "string" ? error : (error as { message?: unknown }).message;
+    const message = typeof said === "string" ? said : "without a reason";
     throw refused(place, `failed (${message})`, { expected: "a whole answer", todo: "ask again" });
   }
   const found = (choices?.[0] && text(choices[0])) ?? "";

@@ -16,6 +16,7 @@ import {
   prepare_call,
   StopWatch,
 } from "./generate.js";
+import type { Isolation } from "./link.js";
 import {
   type Aliases,
   check_hub_options,
@@ -24,7 +25,7 @@ import {
   tokenizer_options,
 } from "./pretrained_options.js";
 import type { LocalOptions } from "./runner.js";
-import { type Isolation, WorkerEngine } from "./worker.js";
+import { WorkerEngine } from "./worker.js";
 
 /** docs/options.md lists them, and what of Transformers.js and transformers is accepted besides. Any other is refused by name. */
 export interface PretrainedOptions
@@ -203,8 +204,8 @@ export class AutoModelForCausalLM {
   }
 
   /** Frees the model and ends its thread. Later calls fail. */
-  async dispose(): Promise<void> {
-    await this.engine.dispose();
+  dispose(): Promise<void> {
+    return this.engine.dispose();
   }
 }
 

@@ -38,7 +38,8 @@ export function check_prompt(config: Limits, tokens: readonly number[], room: nu
   check_tokens(config, tokens);
 }
 
-function check_tokens({ vocab_size }: Limits, tokens: readonly number[]): void {
+/** @throws BimedixError token_out_of_range */
+export function check_tokens({ vocab_size }: Limits, tokens: readonly number[]): void {
   const wrong = tokens.find((token) => !Number.isInteger(token) || token < 0 || token >= vocab_size);
   if (wrong !== undefined) {
     throw new BimedixError("token_out_of_range", {

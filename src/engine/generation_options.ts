@@ -13,7 +13,7 @@ const of_a_sequence = {
   min_p: { type: "number", least: 0, most: 1, meaning: "keep tokens this probable relative to the likeliest" },
   repetition_penalty: {
     type: "number",
-    above: 0,
+    least: 1e-6,
     most: 1e6,
     meaning: "divides positive and multiplies negative logits of tokens that occurred, prompt included",
   },
@@ -66,7 +66,7 @@ const of_a_call = {
     type: "streamer",
     meaning: "a TextStreamer, anything with put and end, or a function that is given each token",
   },
-  signal: { type: "object", meaning: "an AbortSignal" },
+  signal: { type: "signal", meaning: "ends the work" },
 } as const satisfies OptionTable["options"];
 
 /** transformers' options that do nothing here, because they do nothing there either at these values, or are about its own workings. */
@@ -144,6 +144,16 @@ const without_effect: OptionTable["without_effect"] = {
 };
 
 export const sequence_options: OptionTable = { options: of_a_sequence, without_effect: {} };
+
+const { adapter, top_logprobs } = of_a_sequence;
+export const score_options: OptionTable = {
+  options: { adapter, top_logprobs, prefix: { type: "integer", least: 0, meaning: "" } },
+  without_effect: {},
+};
+export const forward_options: OptionTable = {
+  options: { adapter, output_logits: { type: "boolean", meaning: "" } },
+  without_effect: {},
+};
 export const generation_options: OptionTable = {
   options: { ...of_a_sequence, ...of_a_call },
   without_effect,
@@ -171,8 +181,11 @@ export function check_generation_options(given: object): Record<string, unknown>
   return { ...check_generation_options(Object.fromEntries(entries)), ...own };
 }
 
+const MOST_BIAS = 1e6;
+
 function check_biases({ logit_bias, sequence_bias }: Record<string, unknown>): void {
-  const bias = (value: unknown) => typeof value === "number" && !Number.isNaN(value);
+  // Minus infinity forbids a token; what float32 takes for infinity in the other direction leaves no distribution.
+  const bias = (value: unknown) => typeof value === "number" && value <= MOST_BIAS;
   const id = (value: unknown) => Number.isSafeInteger(value) && (value as number) >= 0;
   const refuse = (name: string, expected: string) =>
     new BimedixError("bad_option", { given: `another ${name}`, expected, todo: "change it or leave it out" });
@@ -180,7 +193,7 @@ function check_biases({ logit_bias, sequence_bias }: Record<string, unknown>): v
     logit_bias &&
     (Array.isArray(logit_bias) || !Object.entries(logit_bias).every(([key, value]) => /^\d+$/.test(key) && bias(value)))
   )
-    throw refuse("logit_bias", "an object of numbers by token id");
+    throw refuse("logit_bias", `an object of numbers up to ${MOST_BIAS} by token id`);
   const pair = (one: unknown) =>
     Array.isArray(one) &&
     one.length === 2 &&

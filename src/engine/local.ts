@@ -2,7 +2,7 @@
 import { BimedixError } from "../errors.js";
 import type { Store } from "../model/store.js";
 import { Channel } from "./channel.js";
-import { check_generation, check_prompt } from "./checks.js";
+import { check_generation, check_prompt, check_tokens } from "./checks.js";
 import type {
   Engine,
   EngineState,
@@ -14,6 +14,8 @@ import type {
   ScoreOptions,
   ScoreRequest,
 } from "./engine.js";
+import { forward_options, score_options } from "./generation_options.js";
+import { check_options } from "./options.js";
 import { chain, type LocalOptions, Runner } from "./runner.js";
 import { Scheduler, Sequence } from "./scheduler.js";
 import { group_requests, plan, read_logits, shared_beginning } from "./tree.js";
@@ -62,10 +64,8 @@ export class LocalEngine implements Engine {
     }
   }
 
-  async score(
-    requests: readonly ScoreRequest[],
-    { prefix, signal, adapter, top_logprobs }: ScoreOptions = {},
-  ): Promise<Score[]> {
+  async score(requests: readonly ScoreRequest[], { signal, ...options }: ScoreOptions = {}): Promise<Score[]> {
+    const { prefix, adapter, top_logprobs } = check_options(options, score_options, "score") as ScoreOptions;
     for (const { context, continuation } of requests) {
       if (context.length === 0 || continuation.length === 0) {
         throw new BimedixError("empty_prompt", {
@@ -75,6 +75,7 @@ export class LocalEngine implements Engine {
         });
       }
       check_prompt(this.runner.config, [...context, ...continuation].slice(0, -1), 0);
+      check_tokens(this.runner.config, continuation.slice(-1));
     }
     if (requests.length === 0) return [];
     const done = await this.turn();
@@ -107,8 +108,9 @@ export class LocalEngine implements Engine {
 
   async forward(
     sequences: readonly (readonly number[])[],
-    { signal, adapter, output_logits = true }: ForwardOptions = {},
+    { signal, ...options }: ForwardOptions = {},
   ): Promise<ForwardResult> {
+    const { adapter, output_logits = true } = check_options(options, forward_options, "forward") as ForwardOptions;
     for (const tokens of sequences) check_prompt(this.runner.config, tokens, 0);
     const done = await this.turn();
     try {

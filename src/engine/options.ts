@@ -17,6 +17,7 @@ export type OptionType =
   | "lists of token ids"
   | "object"
   | "function"
+  | "signal"
   | "streamer"
   | "directories";
 
@@ -64,6 +65,10 @@ const kinds: Record<OptionType, { expected: string; holds: (value: unknown) => b
   },
   object: { expected: "an object", holds: (value) => typeof value === "object" && value !== null },
   function: { expected: "a function", holds: (value) => typeof value === "function" },
+  signal: {
+    expected: "an AbortSignal",
+    holds: (value) => typeof (value as Partial<AbortSignal> | null)?.addEventListener === "function",
+  },
   directories: {
     expected: "a directory or hub id, or several of them by name",
     holds: (value) =>
@@ -141,11 +146,16 @@ function unknown_option(name: string, value: unknown, table: OptionTable, where:
   );
 }
 
-const shown = (value: unknown): string => {
-  if (typeof value === "function") return "of type function";
-  // JSON has no NaN.
-  return (typeof value === "number" ? String(value) : (JSON.stringify(value) ?? String(value))).slice(0, 60);
-};
+/** A value in a message. JSON has no NaN, no bigint and no circle. */
+export function shown(value: unknown): string {
+  if (typeof value === "function" || typeof value === "symbol") return `of type ${typeof value}`;
+  if (typeof value === "number" || typeof value === "bigint") return String(value);
+  try {
+    return (JSON.stringify(value) ?? String(value)).slice(0, 60);
+  } catch {
+    return `of type ${typeof value}`;
+  }
+}
 
 function bad_option(given: string, expected: string, todo: string): BimedixError {
   return new BimedixError("bad_option", { given, expected, todo });

@@ -2,7 +2,7 @@
 import { BimedixError } from "../errors.js";
 import { type Dtype, dtypes, parse_dtype } from "../model/convert.js";
 import type { HubOptions } from "../model/hub.js";
-import { check_options, type OptionTable } from "./options.js";
+import { check_options, type OptionTable, shown } from "./options.js";
 
 /** What Transformers.js tells its `progress_callback`. */
 export interface ProgressInfo {
@@ -30,7 +30,7 @@ const of_the_hub = {
   local_files_only: { type: "boolean", meaning: "the same as offline" },
   on_progress: { type: "function", meaning: "called while files are downloaded and converted" },
   progress_callback: { type: "function", meaning: "the same, in the form of Transformers.js" },
-  signal: { type: "object", meaning: "an AbortSignal" },
+  signal: { type: "signal", meaning: "ends the loading" },
 } as const satisfies OptionTable["options"];
 
 const instead = {
@@ -116,7 +116,7 @@ export function check_hub_options(
 /** One precision for the model's one graph, however it was said. @throws BimedixError bad_option */
 export function chosen_dtype({ dtype, torch_dtype = dtype, quantized }: Record<string, unknown>): Dtype {
   const bad = (value: unknown) => {
-    const given = `dtype ${JSON.stringify(value)}`;
+    const given = `dtype ${shown(value)}`;
     return new BimedixError("bad_option", { given, expected: dtypes.join(", "), todo: "choose one of them" });
   };
   const by_module = typeof torch_dtype === "object" && torch_dtype !== null;

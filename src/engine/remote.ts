@@ -3,9 +3,12 @@
  * (https://platform.openai.com/docs/api-reference/completions). Every option is a prompt of its own; that they share their
  * beginning is for the server's prefix cache to use.
  */
+import type { z } from "zod";
 import { BimedixError } from "../errors.js";
+import { echoed_completion, refused } from "./answers.js";
 import type { Engine, Score, ScoreOptions, ScoreRequest } from "./engine.js";
-import { find_model, type HttpOptions, refused, request } from "./http.js";
+import { type HttpOptions, request } from "./http.js";
+import { find_model } from "./remote_model.js";
 
 export interface RemoteOptions extends HttpOptions {
   /** Prompts in one request. Default 16. */
@@ -14,13 +17,7 @@ export interface RemoteOptions extends HttpOptions {
   concurrency?: number;
 }
 
-interface Choice {
-  index?: number;
-  logprobs?: {
-    token_logprobs?: (number | null)[];
-    top_logprobs?: (Record<string, number> | null)[] | null;
-  } | null;
-}
+type Choice = z.output<typeof echoed_completion>["choices"][number];
 
 export class RemoteEngine implements Pick<Engine, "score"> {
   private constructor(
@@ -85,10 +82,8 @@ export class RemoteEngine implements Pick<Engine, "score"> {
       logprobs: 1,
       echo: true,
     };
-    const answer = (await request(this.base, "/completions", body, { retry: "always", ...options })) as {
-      choices?: Choice[];
-    };
-    const choices = [...(answer.choices ?? [])].sort((a, b) => (a.index ?? 0) - (b.index ?? 0));
+    const answer = await request(this.base, "/completions", body, echoed_completion, { retry: "always", ...options });
+    const choices = [...answer.choices].sort((a, b) => (a.index ?? 0) - (b.index ?? 0));
     if (choices.length !== requests.length)
       throw this.no_echo(`${choices.length} choices for ${requests.length} prompts`);
     return requests.map(({ context, continuation }, i) => this.read(choices[i]!, context.length, continuation.length));

@@ -1,16 +1,11 @@
 /**
  * An engine in a thread or a process of its own: ONNX Runtime's run() blocks the event loop that calls it, and a server or a terminal
- * must go on. The other side loads the model and runs `LocalEngine`; this file is both ends of the conversation. A thread shares
- * this process's memory and its end; a process may crash, or run out of memory, without taking a server with it.
+ * must go on. The other side (`host.ts`) loads the model and runs `LocalEngine`.
  */
-import { type ChildProcess, fork } from "node:child_process";
-import { fileURLToPath } from "node:url";
-import { isMainThread, parentPort, type Transferable, Worker, workerData } from "node:worker_threads";
-import { aborted, BimedixError, type ErrorMessage, error_from_message, error_message } from "../errors.js";
-import { open_store, type StoreOptions } from "../model/store.js";
+import { aborted, BimedixError, error_from_message } from "../errors.js";
+import type { StoreOptions } from "../model/store.js";
 import { Channel } from "./channel.js";
 import type {
-  Abort,
   Engine,
   EngineState,
   ForwardOptions,
@@ -21,29 +16,14 @@ import type {
   ScoreOptions,
   ScoreRequest,
 } from "./engine.js";
-import { LocalEngine } from "./local.js";
-import type { LocalOptions } from "./runner.js";
+import { type Call, type HostOptions, type Isolation, type Link, make_link, type Reply } from "./link.js";
+import { shown } from "./options.js";
 
-/** Where an engine runs. */
-export type Isolation = "thread" | "process";
-
-export interface WorkerOptions extends LocalOptions {
+export interface WorkerOptions extends HostOptions {
   /** Default thread. */
   isolation?: Isolation;
-  dtype: StoreOptions["dtype"];
   on_progress?: NonNullable<StoreOptions["on_progress"]>;
 }
-
-type Call =
-  | { kind: "load"; dir: string; options: Omit<WorkerOptions, "on_progress" | "isolation"> }
-  | { kind: "generate"; prompts: readonly (readonly number[])[]; options: GenerateOptions }
-  | { kind: "score"; requests: readonly ScoreRequest[]; options: Omit<ScoreOptions, "signal"> }
-  | { kind: "forward"; sequences: readonly (readonly number[])[]; options: Omit<ForwardOptions, "signal"> }
-  | { kind: "state" }
-  | { kind: "dispose" };
-/** An abort is read between two runs of the model. */
-type Request = { id: number } & (Call | { kind: "abort" });
-type Reply = { id: number } & ({ event: unknown } | { result: unknown } | { error: ErrorMessage });
 
 interface Pending {
   on_event: (event: unknown) => void;
@@ -72,23 +52,26 @@ export class WorkerEngine implements Engine {
       this.pending.clear();
       resolve(this.crash);
     };
-    const link = isolation === "thread" ? thread_link : process_link;
-    this.worker = link((replies) => this.receive(replies), on_end);
+    this.worker = make_link(isolation, (replies) => this.receive(replies), on_end);
     this.worker.unref();
   }
 
-  /** Loads the model directory `dir` in a new thread. @throws BimedixError as `open_store` does */
+  /** Loads the model directory `dir` in a new thread or process. @throws BimedixError as `open_store` does */
   static async create(
     dir: string,
     { on_progress, isolation = "thread", ...options }: WorkerOptions,
     signal?: AbortSignal,
   ): Promise<WorkerEngine> {
+    if (signal?.aborted) throw aborted();
     const engine = new WorkerEngine(isolation);
     try {
       await engine.call({ kind: "load", dir, options }, signal, on_progress as Pending["on_event"]);
       return engine;
     } catch (error) {
-      await engine.worker.terminate();
+      engine.disposed = true;
+      const left = engine.worker.leave();
+      // Who stops it is answered at once: what ONNX Runtime is loading cannot be interrupted.
+      if (!signal?.aborted) await left;
       throw error;
     }
   }
@@ -144,12 +127,16 @@ export class WorkerEngine implements Engine {
     await this.call({ kind: "dispose" });
     // An idle worker does not keep the process alive, but the end of this one is waited for.
     this.worker.ref();
-    await this.worker.terminate();
+    await this.worker.leave();
   }
 
   private call(call: Call, signal?: AbortSignal, on_event: Pending["on_event"] = () => {}): Promise<unknown> {
     if (this.crash) return Promise.reject(this.crash);
     if (signal?.aborted) return Promise.reject(aborted());
+    if (signal !== undefined && typeof signal?.addEventListener !== "function") {
+      const parts = { given: `signal ${shown(signal)}`, expected: "an AbortSignal", todo: "change it or leave it out" };
+      return Promise.reject(new BimedixError("bad_option", parts));
+    }
     const id = this.next_id++;
     return new Promise((resolve, reject) => {
       // The caller is answered at once; the worker stops at the end of its chunk and its late replies find nobody.
@@ -170,7 +157,18 @@ export class WorkerEngine implements Engine {
         reject: end(reject),
       });
       this.worker.ref();
-      this.worker.post({ ...call, id });
+      try {
+        this.worker.post({ ...call, id });
+      } catch {
+        // A function or a symbol among them, which no thread takes over.
+        this.settle(id)?.reject(
+          new BimedixError("bad_option", {
+            given: `a value of ${call.kind} that cannot be given to another thread`,
+            expected: "numbers, texts and lists of them",
+            todo: "leave functions out",
+          }),
+        );
+      }
     });
   }
 
@@ -205,145 +203,3 @@ const stopped = (cause = "") =>
     expected: "it to answer",
     todo: "load it again, with more memory if that was short",
   });
-
-/** The way to the other side. */
-interface Link {
-  post: (request: Request) => void;
-  /** Whether this process waits for it before it ends. */
-  ref: () => void;
-  unref: () => void;
-  terminate: () => Promise<unknown>;
-}
-type MakeLink = (on_replies: (replies: Reply[]) => void, on_end: (cause?: string) => void) => Link;
-
-const ENGINE = "bimedix-engine";
-
-const thread_link: MakeLink = (on_replies, on_end) => {
-  const worker = new Worker(new URL(import.meta.url), {
-    workerData: ENGINE,
-    // Not this process's options: --input-type is about a text given with --eval and keeps a file from starting, and a module preloaded
-    // with --import may be the very one that loads this model.
-    execArgv: [],
-    // What a token leaves behind is small. V8 would let a tenth of the embedded model's memory fill up before it looks.
-    resourceLimits: { maxYoungGenerationSizeMb: 4 },
-  });
-  worker.on("message", on_replies);
-  worker.on("error", (error: unknown) => on_end((error as Error).message));
-  worker.on("exit", () => on_end());
-  return {
-    post: (request) => worker.postMessage(request),
-    ref: () => worker.ref(),
-    unref: () => worker.unref(),
-    terminate: () => worker.terminate(),
-  };
-};
-
-const process_link: MakeLink = (on_replies, on_end) => {
-  const child: ChildProcess = fork(fileURLToPath(import.meta.url), [ENGINE], {
-    serialization: "advanced",
-    execArgv: ["--max-semi-space-size=4"],
-    stdio: ["ignore", "ignore", "inherit", "ipc"],
-  });
-  const ended = new Promise<void>((resolve) => {
-    child.on("exit", (code, signal) => {
-      on_end(signal ?? `status ${code}`);
-      resolve();
-    });
-  });
-  child.on("message", (replies) => on_replies(replies as Reply[]));
-  child.on("error", (error) => on_end(error.message));
-  return {
-    // A message to a process that has just ended is answered by its end.
-    post: (request) => void child.send(request, () => {}),
-    ref: () => {
-      child.ref();
-      child.channel?.ref?.();
-    },
-    // Bun's channel has neither; there the child's own are enough.
-    unref: () => {
-      child.unref();
-      child.channel?.unref?.();
-    },
-    terminate: () => {
-      child.kill("SIGKILL");
-      return ended;
-    },
-  };
-};
-
-/** The other side: answers requests until it is ended. */
-function answer(on_request: (handle: (request: Request) => void) => void, send_all: Post): void {
-  let engine: LocalEngine | undefined;
-  // The tokens of one step are one message: each costs about what a small model's next token does.
-  let waiting: Reply[] = [];
-  const flush = (transfer?: readonly Transferable[]) => {
-    if (waiting.length > 0) send_all(waiting, transfer);
-    waiting = [];
-  };
-  const post = (reply: Reply, transfer: readonly Transferable[] = []) => {
-    waiting.push(reply);
-    if (transfer.length > 0) flush(transfer);
-    else if (waiting.length === 1) setImmediate(() => flush());
-  };
-  const running = new Map<number, { aborted: boolean }>();
-  const handle = async (id: number, call: Call, signal: Abort): Promise<unknown> => {
-    const send = (event: unknown) => post({ id, event });
-    if (call.kind === "load") {
-      const { dtype, ...local } = call.options;
-      let last = 0;
-      const on_progress = (progress: { done: number; total: number }) => {
-        if (progress.done < progress.total && Date.now() - last < 50) return;
-        last = Date.now();
-        send(progress);
-      };
-      engine = await LocalEngine.create(await open_store(call.dir, { dtype, on_progress }), local);
-      return undefined;
-    }
-    if (call.kind === "generate") {
-      for await (const token of engine!.generate(call.prompts, { ...call.options, signal })) send(token);
-      return undefined;
-    }
-    if (call.kind === "score") return engine!.score(call.requests, { ...call.options, signal });
-    if (call.kind === "forward") return engine!.forward(call.sequences, { ...call.options, signal });
-    if (call.kind === "state") return engine!.state();
-    return engine?.dispose();
-  };
-  on_request((request) => {
-    const { id } = request;
-    if (request.kind === "abort") {
-      const signal = running.get(id);
-      if (signal) signal.aborted = true;
-      return;
-    }
-    const signal = { aborted: false };
-    running.set(id, signal);
-    void handle(id, request, signal)
-      .then(
-        (result) => {
-          const { logits = [], router_logits = [] } = (result ?? {}) as Partial<ForwardResult>;
-          const buffers = [...logits, ...router_logits].map(({ buffer }) => buffer as unknown as Transferable);
-          post({ id, result }, [...new Set(buffers)]);
-        },
-        (error: unknown) => post({ id, error: error_message(error) }),
-      )
-      .finally(() => running.delete(id));
-  });
-}
-type Post = (replies: readonly Reply[], transfer?: readonly Transferable[]) => void;
-
-if (!isMainThread && workerData === ENGINE) {
-  const port = parentPort!;
-  answer(
-    (handle) => port.on("message", handle),
-    (replies, transfer = []) => port.postMessage(replies, [...transfer]),
-  );
-} else if (isMainThread && process.argv[2] === ENGINE && process.send) {
-  // The parent decides when this process ends; it ends with it in any case.
-  for (const signal of ["SIGINT", "SIGTERM"] as const) process.on(signal, () => {});
-  process.on("disconnect", () => process.exit());
-  answer(
-    (handle) => process.on("message", handle),
-    // A parent that has just ended wants no reply.
-    (replies) => void process.send!(replies, undefined, undefined, () => {}),
-  );
-}

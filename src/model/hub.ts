@@ -6,7 +6,8 @@ import { existsSync, statSync } from "node:fs";
 import { mkdir } from "node:fs/promises";
 import { join } from "node:path";
 import { BimedixError } from "../errors.js";
-import { COMMIT, cached_commit, cached_commits, is_whole, snapshot_of, write_ref } from "./hub/cache.js";
+import { warn } from "../warnings.js";
+import { COMMIT, cached_commit, cached_commits, is_whole, note_absence, snapshot_of, write_ref } from "./hub/cache.js";
 import { commit_of, type Entry, HubError, list_files } from "./hub/client.js";
 import { fetch_file } from "./hub/download.js";
 import { is_offline, offline_by } from "./hub/environment.js";
@@ -87,14 +88,21 @@ async function resolve(repository: Repository, wanted: Wanted, options: HubOptio
   const lacking = cached && existsSync(cached) ? await wanted.lacks(cached) : null;
   const usable = lacking?.length === 0 ? cached : null;
   const offline = options.offline ?? is_offline(repository.type);
-  if (offline && usable) return usable;
+  const doubts = (usable && (await wanted.doubts?.(usable))) || [];
   try {
     if (offline) throw new HubError(`offline mode${options.offline ? "" : `, by ${offline_by(repository.type)}`}`, 0);
-    return await download(repository, wanted, options, usable !== null);
+    return await download(repository, wanted, options, usable !== null && doubts.length === 0);
   } catch (error) {
     if (options.signal?.aborted) throw stopped(repository);
     const gone = error instanceof HubError && error.code === "RevisionNotFound";
-    if (usable && !gone && !(error instanceof BimedixError && error.code === "bad_option")) return usable;
+    if (usable && !gone && !(error instanceof BimedixError && error.code === "bad_option")) {
+      const why = error instanceof Error ? error.message : String(error);
+      if (doubts.length > 0)
+        warn(
+          `${repository.name} is in the cache without ${doubts.join(", ")}, and the hub cannot be asked for it (${why}): its prompts may differ from the model's own until it is loaded once with a connection.`,
+        );
+      return usable;
+    }
     throw await readable(error, repository, await cached_state(repository, wanted, lacking));
   }
 }
@@ -140,6 +148,7 @@ async function download(repository: Repository, wanted: Wanted, options: HubOpti
   };
   await fetch_all(wanted.first?.(files) ?? [], undefined);
   await fetch_all(await wanted.choose(files, snapshot, repository.name), on_progress);
+  for (const file of (await wanted.doubts?.(snapshot)) ?? []) await note_absence(snapshot, file);
   await mkdir(snapshot, { recursive: true }).catch(() => {});
   // A cache that may not be written holds what it holds.
   await write_ref(repository, commit).catch(() => {});

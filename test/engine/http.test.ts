@@ -4,7 +4,9 @@ import { createServer, type IncomingMessage, type Server, type ServerResponse } 
 import type { AddressInfo } from "node:net";
 import { Readable } from "node:stream";
 import { after, before, describe, test } from "node:test";
-import { find_model, request, request_events } from "../../src/engine/http.js";
+import { completion_event } from "../../src/engine/answers.js";
+import { request, request_events } from "../../src/engine/http.js";
+import { find_model } from "../../src/engine/remote_model.js";
 import { event_data } from "../../src/engine/sse.js";
 import { RemoteAssistant } from "../../src/index.js";
 import { rejects } from "../fixtures.js";
@@ -121,7 +123,7 @@ describe("streams", () => {
     const failed = `data: {"error":{"message":"out of memory","code":500}}\n\n`;
     for (const [parts, mentions] of [
       [[delta("Hi")], /without \[DONE\]/],
-      [[delta("Hi"), half], /an event is not JSON/],
+      [[delta("Hi"), half], /an event that is not JSON/],
       [[delta("Hi"), failed], /failed \(out of memory\)/],
       [[delta("Hi"), `event: error\ndata: {"error":"no memory"}\n\n`], /failed \(no memory\)/],
       [[], /without \[DONE\]/],
@@ -185,7 +187,7 @@ describe("what is sent", () => {
       (before) => (a: IncomingMessage, b: ServerResponse, c: string) =>
         seen.length > 1 ? b.end("{}") : before(a, b, c)
     )(handle);
-    await request(`${root}/v1`, "/completions", {}, { retry: "always" });
+    await request(`${root}/v1`, "/completions", {}, completion_event, { retry: "always" });
     assert.equal(seen.length, 2);
     // A wait that nobody would wait for is an answer.
     failing(1, status(429, { "retry-after": "3600" }));
@@ -256,7 +258,7 @@ describe("addresses", () => {
       response.end(JSON.stringify({ data: [{ id: "llama3:latest" }, { id: "other:7b" }] }));
     };
     const { base, id } = await find_model(`${root}/openai/v1?api-version=2026-01#llama3`, {});
-    await request(base, "/chat/completions", {}, {});
+    await request(base, "/chat/completions", {}, completion_event, {});
     assert.equal(id, "llama3:latest");
     assert.deepEqual(asked, [
       "/openai/v1/models?api-version=2026-01",

@@ -7,7 +7,7 @@ import { tmpdir } from "node:os";
 import { isAbsolute, join, relative } from "node:path";
 import { after, before, beforeEach, describe, test } from "node:test";
 import { dataset_file, resolve_adapter, resolve_model, resolve_tokenizer } from "../../src/model/hub.js";
-import { rejects } from "../fixtures.js";
+import { rejects, warnings } from "../fixtures.js";
 import { FakeHub, git_hash, SHA, sha256 } from "./fake_hub.js";
 
 const weights = randomBytes(300_000);
@@ -82,7 +82,9 @@ describe("the hub", () => {
       const hash = name.endsWith(".safetensors") ? sha256(bytes) : git_hash(bytes);
       assert.equal(await readlink(join(dir, name)), join("../../blobs", hash));
     }
-    assert.deepEqual((await readdir(storage())).sort(), ["blobs", "refs", "snapshots"]);
+    assert.deepEqual((await readdir(storage())).sort(), [".no_exist", "blobs", "refs", "snapshots"]);
+    const absent = ["chat_template.jinja", "tokenizer_config.json"];
+    assert.deepEqual((await readdir(join(storage(), ".no_exist", SHA))).sort(), absent);
     assert.equal((await readdir(join(storage(), "blobs"))).length, 3);
   });
 
@@ -180,6 +182,76 @@ describe("the hub", () => {
     assert.equal(await resolve_model("org/name"), dir);
     assert.deepEqual((await readdir(dir)).sort(), [...needed, "generation_config.json"].sort());
     assert.deepEqual(hub.asked_of("model.safetensors"), []);
+  });
+
+  test("a snapshot without tokenizer or template is completed, also by a hub that stumbles; else it is said by name", async () => {
+    const leave = () =>
+      snapshot_of({ "config.json": "{}", "model.safetensors": weights, "tokenizer_config.json": "{}" });
+    const dir = await leave();
+    const heard = warnings();
+    assert.equal(await resolve_model("org/name", { offline: true }), dir);
+    const lacking = /org\/name is in the cache without tokenizer\.json, chat_template\.jinja, .*offline mode/;
+    assert.match((await heard()).join("\n"), lacking);
+    hub.files["chat_template.jinja"] = Buffer.from("{{ messages }}");
+    let stumbles = 1;
+    hub.fault = () => (stumbles-- > 0 ? { status: 503 } : undefined);
+    assert.equal(await resolve_model("org/name"), dir);
+    assert.deepEqual((await readdir(dir)).sort(), ["chat_template.jinja", ...needed, "tokenizer_config.json"]);
+    const silence = warnings();
+    assert.equal(await resolve_model("org/name", { offline: true }), dir);
+    assert.deepEqual(await silence(), []);
+  });
+
+  test("a list that is not the hub's is refused: names that lead out, sizes and hashes that are none, pages without end", async () => {
+    const outside = join(process.env.HF_HOME!, "outside");
+    const oid = git_hash(files["config.json"]);
+    const list = (entries: unknown, headers: Record<string, string> = {}) => {
+      hub.fault = ({ path }) =>
+        path.includes("/tree/") ? { status: 200, headers, body: JSON.stringify(entries) } : undefined;
+    };
+    const names = ["../../../../outside", outside, "a/../../b", "a\\b", "a\u0000b", "", "a//b", "./a"];
+    for (const path of names) {
+      list([{ type: "file", path, size: 2, oid }]);
+      await rejects(resolve_model("org/name"), "offline", /which no folder holds/);
+    }
+    for (const damage of [{ size: -1 }, { size: 1.5 }, { size: "2" }, { oid: "x" }, { lfs: { oid, size: null } }]) {
+      list([{ type: "file", path: "config.json", size: 2, oid, ...damage }]);
+      await rejects(resolve_model("org/name"), "offline", /lists "config.json" without a good/);
+    }
+    for (const value of [null, 5, {}, [null], [5], [{ type: "file" }]]) {
+      list(value);
+      await rejects(resolve_model("org/name"), "offline", /not as the hub does/);
+    }
+    list([], { link: `<${hub.url}/api/models/org/name/tree/${SHA}>; rel="next"` });
+    await rejects(resolve_model("org/name"), "offline", /has no end/);
+    let page = 0;
+    hub.fault = ({ path }) =>
+      path.includes("/tree/")
+        ? { status: 200, headers: { link: `<${path}?page=${page++}>; rel="next"` }, body: "[]" }
+        : undefined;
+    await rejects(resolve_model("org/name"), "offline", /has no end/);
+    hub.fault = ({ path }, response) => {
+      if (!path.includes("/tree/")) return undefined;
+      const more = () => response.destroyed || response.write(" ".repeat(2 ** 20), () => setImmediate(more));
+      more();
+      return "hang";
+    };
+    await rejects(resolve_model("org/name"), "offline", /more than 16 MiB/);
+    assert.ok(!existsSync(outside));
+  });
+
+  test("a file that is longer or shorter than the list says is refused at once", async () => {
+    for (const size of [299_999, 300_001, 0]) {
+      hub.fault = ({ path }) => {
+        if (!path.includes("/tree/")) return undefined;
+        const config = { type: "file", path: "config.json", size: 2, oid: git_hash(files["config.json"]) };
+        const lfs = { oid: sha256(weights), size };
+        return { status: 200, body: JSON.stringify([config, { ...config, path: "model.safetensors", lfs }]) };
+      };
+      hub.log = [];
+      await rejects(resolve_model("org/name"), "bad_checkpoint", /other bytes than the hub announced/);
+      assert.ok(hub.asked_of("model.safetensors").length <= 1);
+    }
   });
 
   test("revisions: branches with a slash, pull requests, tags, commits; each found again offline", async () => {
@@ -380,14 +452,14 @@ describe("the hub", () => {
     hub.fault = ({ path }) => {
       if (!path.includes("/tree/")) return undefined;
       const file = { type: "file", path: "config.json", size: 2, oid: git_hash(files["config.json"]) };
-      const lfs = { oid: "f".repeat(64), size: 9.4e16, pointerSize: 100 };
-      const large = { type: "file", path: "model.safetensors", size: 9.4e16, oid: SHA, lfs };
+      const lfs = { oid: "f".repeat(64), size: 8e15, pointerSize: 100 };
+      const large = { type: "file", path: "model.safetensors", size: 8e15, oid: SHA, lfs };
       return { status: 200, body: JSON.stringify([file, large]) };
     };
     await rejects(
       resolve_model("org/name"),
       "disk_full",
-      /needs 94000000.0 GB, and [\d.]+ [GM]B are free.*HF_HUB_CACHE/,
+      /needs 8000000.0 GB, and [\d.]+ [GM]B are free.*HF_HUB_CACHE/,
     );
     assert.deepEqual(hub.asked_of("model.safetensors"), []);
   });

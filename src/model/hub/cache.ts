@@ -8,10 +8,11 @@
  * https://huggingface.co/docs/huggingface_hub/guides/manage-cache
  */
 import { createHash, randomBytes } from "node:crypto";
-import { createReadStream, statSync } from "node:fs";
-import { copyFile, lstat, mkdir, readdir, readFile, rename, rm, stat, symlink } from "node:fs/promises";
-import { dirname, join, relative } from "node:path";
+import { createReadStream, existsSync, statSync } from "node:fs";
+import { copyFile, lstat, mkdir, readdir, readFile, rename, rm, stat, symlink, writeFile } from "node:fs/promises";
+import { basename, dirname, join, relative } from "node:path";
 import { write_atomically } from "../../files.js";
+import { with_output } from "../../lock.js";
 import type { Entry } from "./client.js";
 import { cache_dir } from "./environment.js";
 import type { Repository } from "./ids.js";
@@ -23,6 +24,20 @@ export const storage_of = ({ type, name }: Repository): string =>
 
 export const snapshot_of = (repository: Repository, commit: string): string =>
   join(storage_of(repository), "snapshots", commit);
+
+/** Where huggingface_hub notes the files that a commit does not have. */
+const no_exist_of = (snapshot: string) => join(dirname(dirname(snapshot)), ".no_exist", basename(snapshot));
+
+/** Whether a snapshot lacks a file, and nobody has ever seen that the commit has none. */
+export const is_unknown = (snapshot: string, file: string): boolean =>
+  !existsSync(join(snapshot, file)) && !existsSync(join(no_exist_of(snapshot), file));
+
+/** Notes that a commit has no such file. A cache that may not be written holds what it holds. */
+export async function note_absence(snapshot: string, file: string): Promise<void> {
+  const note = join(no_exist_of(snapshot), file);
+  const work = mkdir(dirname(note), { recursive: true }).then(() => writeFile(note, ""));
+  await work.catch(() => {});
+}
 
 /** The commit that a revision stood for when somebody last asked the hub, or null. */
 export async function cached_commit(repository: Repository): Promise<string | null> {
@@ -41,8 +56,7 @@ export async function write_ref(repository: Repository, commit: string): Promise
   const { revision } = repository;
   if (revision === commit || (!COMMIT.test(revision) && (await cached_commit(repository)) === commit)) return;
   const file = join(storage_of(repository), "refs", revision);
-  await mkdir(dirname(file), { recursive: true });
-  await write_atomically(file, (handle) => handle.writeFile(commit));
+  await with_output(dirname(file), "a download", () => write_atomically(file, (handle) => handle.writeFile(commit)));
 }
 
 /** Up to this size a file's bytes are checked at each start, and not its length alone. */
@@ -90,7 +104,7 @@ export class Check {
  */
 export async function link(blob: string, file: string, fresh: boolean): Promise<void> {
   await mkdir(dirname(file), { recursive: true });
-  const part = `${blob}.${randomBytes(4).toString("hex")}.link`;
+  const part = `${blob}.${randomBytes(4).toString("hex")}${LINK}`;
   try {
     try {
       if (process.env.HF_HUB_DISABLE_SYMLINKS?.match(/^(1|on|yes|true)$/i)) throw new Error("not wanted");
@@ -104,6 +118,16 @@ export async function link(blob: string, file: string, fresh: boolean): Promise<
     await rm(part, { force: true });
     throw error;
   }
+}
+
+/** The end of a link's name before it stands in its snapshot. */
+const LINK = ".link";
+
+/** Removes the links of killed processes; only with the blob's lock. */
+export async function remove_links(blob: string): Promise<void> {
+  for (const name of await readdir(dirname(blob)))
+    if (name.startsWith(`${basename(blob)}.`) && name.endsWith(LINK))
+      await rm(join(dirname(blob), name), { force: true });
 }
 
 /** Whether something has this name, be it a link to nothing. */

@@ -1,5 +1,6 @@
 /** Requests to the hub: redirects, the token, waits, second tries, and what an answer that is none means. */
 import { setTimeout as wait } from "node:timers/promises";
+import { z } from "zod";
 import { aborted, BimedixError } from "../../errors.js";
 import { http_fetch, network_failure } from "../../net.js";
 import { endpoint, timeouts, token } from "./environment.js";
@@ -28,6 +29,10 @@ export class HubError extends Error {
 /** Tries before a failure is reported; the waits between them double, from half a second. */
 const TRIES = 4;
 const REDIRECTS = 20;
+/** What the hub's API may answer, far above what it does: bytes of a page, pages of a list, and files of a repository. */
+const MAX_PAGE = 16 * 2 ** 20;
+const MAX_PAGES = 1000;
+const MAX_FILES = 200_000;
 /** Seconds that Retry-After may ask for; a longer wait is the person's to decide. */
 const PATIENCE = 60;
 
@@ -128,7 +133,9 @@ export async function get(url: string, headers: Record<string, string>, signal: 
     const location = response.headers.get("location");
     if (response.status < 300 || response.status > 399 || !location) return response.ok ? response : refuse(response);
     await response.body?.cancel();
-    target = new URL(location, target);
+    const [from, to] = [target, URL.canParse(location, target) ? new URL(location, target) : null];
+    if (!to || !/^https?:$/.test(to.protocol)) throw new HubError(`${from.host} redirects to ${location}`, 400);
+    target = to;
   }
   throw new HubError(`${url} is redirected without end`, 508);
 }
@@ -148,17 +155,21 @@ async function refuse(response: Response): Promise<never> {
 }
 
 /** A JSON answer of the hub's API, and the address of its next page. @throws HubError */
-async function get_json(url: string, signal?: AbortSignal): Promise<{ value: unknown; next: string | null }> {
+async function get_json<T extends z.ZodType>(
+  url: string,
+  schema: T,
+  signal?: AbortSignal,
+): Promise<{ value: z.output<T>; next: string | null }> {
   const deadline = new Deadline(timeouts().answer, signal);
   try {
     const response = await get(url, { accept: "application/json" }, deadline.controller.signal);
-    const text = await response.text();
+    const parsed = schema.safeParse(parse(await bounded_text(response)));
     const next = /<([^>]+)>\s*;\s*rel="?next/.exec(response.headers.get("link") ?? "")?.[1] ?? null;
-    const value = parse(text);
-    if (typeof value === "object" && value !== null) return { value, next: next && new URL(next, url).href };
+    if (parsed.success) return { value: parsed.data, next: next && new URL(next, url).href };
     const type = response.headers.get("content-type")?.split(";")[0] ?? "no type";
+    const place = parsed.error.issues[0]!.path.map(String).join(".");
     throw new HubError(
-      `${new URL(url).host} answers in ${type} and not as the hub does: a network to sign in to, or a wrong HF_ENDPOINT`,
+      `${new URL(url).host} answers in ${type} and not as the hub does${place && `, at ${place}`}: a network to sign in to, or a wrong HF_ENDPOINT`,
       200,
     );
   } catch (error) {
@@ -166,6 +177,17 @@ async function get_json(url: string, signal?: AbortSignal): Promise<{ value: unk
   } finally {
     deadline.end();
   }
+}
+
+async function bounded_text(response: Response): Promise<string> {
+  const parts: Uint8Array[] = [];
+  let size = 0;
+  for await (const part of (response.body ?? []) as AsyncIterable<Uint8Array>) {
+    size += part.length;
+    if (size > MAX_PAGE) throw new HubError(`it answers more than ${MAX_PAGE / 2 ** 20} MiB`, 200);
+    parts.push(part);
+  }
+  return Buffer.concat(parts).toString();
 }
 
 function parse(text: string): unknown {
@@ -186,16 +208,32 @@ export interface Entry {
 const api = ({ type, name }: Repository) => `${endpoint()}/api/${type}s/${name}`;
 const segments = (path: string) => path.split("/").map(encodeURIComponent).join("/");
 
+const revision_schema = z.object({ sha: z.string().regex(/^[0-9a-f]{40}$/) });
+const hash_schema = z.string().regex(/^([0-9a-f]{40}|[0-9a-f]{64})$/);
+const size_schema = z.int().nonnegative();
+const file_schema = z.object({
+  path: z.string(),
+  size: size_schema,
+  oid: hash_schema,
+  lfs: z.object({ oid: hash_schema, size: size_schema }).nullish(),
+});
+const listing_schema = z
+  .array(z.unknown())
+  .max(MAX_FILES)
+  .pipe(z.array(z.looseObject({ type: z.string(), path: z.string() })));
+
+/** Whether a path is one that git may have: below its folder, whatever the system's separators. */
+const is_below = (path: string): boolean =>
+  path.length < 1024 && !/[\\\0]/.test(path) && path.split("/").every((part) => !/^\.{0,2}$/.test(part));
+
 /** The commit that a revision stands for now. @throws HubError */
 export async function commit_of(
   repository: Repository,
   options: { signal?: AbortSignal; once: boolean },
 ): Promise<string> {
   const url = `${api(repository)}/revision/${encodeURIComponent(repository.revision)}`;
-  const { value } = await persist(() => get_json(url, options.signal), options);
-  const { sha } = value as { sha?: unknown };
-  if (typeof sha === "string" && /^[0-9a-f]{40}$/.test(sha)) return sha;
-  throw new HubError(`${new URL(url).host} names no commit: a wrong HF_ENDPOINT?`, 200);
+  const { value } = await persist(() => get_json(url, revision_schema, options.signal), options);
+  return value.sha;
 }
 
 /** The files of a folder at a commit, and its folders. @throws HubError */
@@ -207,29 +245,31 @@ export async function list_files(
 ): Promise<{ files: Entry[]; folders: string[] }> {
   const files: Entry[] = [];
   const folders: string[] = [];
+  const pages = new Set<string>();
   let url: string | null =
     `${api(repository)}/tree/${commit}${folder && `/${segments(folder)}`}?recursive=false&expand=false`;
   while (url) {
     const page: string = url;
-    const { value, next } = await persist(() => get_json(page, options.signal), options);
-    for (const { type, path, size, oid, lfs } of Array.isArray(value) ? (value as Listed[]) : []) {
-      if (typeof path !== "string") continue;
-      if (type === "directory") folders.push(path);
-      const hash = lfs?.oid ?? oid;
-      if (type === "file" && typeof hash === "string" && /^([0-9a-f]{40}|[0-9a-f]{64})$/.test(hash))
-        files.push({ path, size: Number(lfs?.size ?? size), hash });
+    if (pages.has(page) || pages.size === MAX_PAGES || files.length > MAX_FILES)
+      throw new HubError(`the list of ${repository.name} has no end`, 200);
+    pages.add(page);
+    const { value, next } = await persist(() => get_json(page, listing_schema, options.signal), options);
+    for (const entry of value) {
+      if (!is_below(entry.path))
+        throw new HubError(`it lists ${JSON.stringify(entry.path)}, which no folder holds`, 200);
+      if (entry.type === "directory") folders.push(entry.path);
+      if (entry.type !== "file") continue;
+      const file = file_schema.safeParse(entry);
+      if (!file.success) {
+        const place = file.error.issues[0]!.path.join(".");
+        throw new HubError(`it lists ${JSON.stringify(entry.path)} without a good ${place}`, 200);
+      }
+      const { path, size, oid, lfs } = file.data;
+      files.push({ path, size: lfs?.size ?? size, hash: lfs?.oid ?? oid });
     }
     url = next;
   }
   return { files, folders };
-}
-
-interface Listed {
-  type: string;
-  path: unknown;
-  size: number;
-  oid?: unknown;
-  lfs?: { oid?: unknown; size?: number };
 }
 
 export const file_url = ({ type, name }: Repository, commit: string, path: string) =>

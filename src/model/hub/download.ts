@@ -7,7 +7,7 @@ import { type FileHandle, mkdir, open, readdir, rename, rm } from "node:fs/promi
 import { basename, dirname, join } from "node:path";
 import { BimedixError } from "../../errors.js";
 import { with_lock } from "../../lock.js";
-import { Check, is_whole, link, size_of, snapshot_of, storage_of } from "./cache.js";
+import { Check, is_whole, link, remove_links, size_of, snapshot_of, storage_of } from "./cache.js";
 import { Deadline, type Entry, file_url, get, HubError, persist } from "./client.js";
 import { timeouts } from "./environment.js";
 import type { Repository } from "./ids.js";
@@ -32,6 +32,7 @@ export async function fetch_file(
   await mkdir(dirname(blob), { recursive: true });
   const on_wait = () => void parts_of(blob).then((parts) => options.report(parts[0]?.size ?? 0));
   const work = async () => {
+    await remove_links(blob);
     // Another process may have been here meanwhile.
     if (await is_whole(file, entry)) return;
     const fresh = !(await is_whole(blob, entry));
@@ -109,16 +110,20 @@ async function fill(
         await response?.body?.cancel();
         throw new HubError(`${new URL(url).host} does not send the rest of ${entry.path}`, 0);
       }
+      if (total_of(response) !== null && total_of(response) !== entry.size) {
+        await response.body.cancel();
+        throw new OtherSize();
+      }
       for await (const chunk of response.body as unknown as AsyncIterable<Uint8Array>) {
         deadline.put_off();
-        if (state.have + chunk.length > entry.size) throw new TooLong();
+        if (state.have + chunk.length > entry.size) throw new OtherSize();
         await write_all(handle, chunk, state.have);
         state.check.update(chunk);
         report((state.have += chunk.length));
       }
       if (state.have < entry.size) throw new HubError(`${new URL(url).host} broke off ${entry.path}`, 0);
     } catch (error) {
-      throw error instanceof TooLong ? error : deadline.explain(error, url);
+      throw error instanceof OtherSize ? error : deadline.explain(error, url);
     } finally {
       deadline.end();
     }
@@ -126,14 +131,21 @@ async function fill(
   try {
     await persist(pull, { progress: () => state.have, ...(signal ? { signal } : {}) });
   } catch (error) {
-    if (error instanceof TooLong) return false;
+    if (error instanceof OtherSize) return false;
     throw error;
   }
   await handle.truncate(entry.size);
   return state.check.matches();
 }
 
-class TooLong extends Error {}
+class OtherSize extends Error {}
+
+/** The length of the whole file, where the answer's head says it. */
+function total_of({ status, headers }: Response): number | null {
+  if (headers.has("content-encoding")) return null;
+  const text = status === 206 ? headers.get("content-range")?.split("/")[1] : headers.get("content-length");
+  return text && /^\d+$/.test(text) ? Number(text) : null;
+}
 
 /** At its place, and not at the end: who had the lock before and only slept may still write here, and writes the same bytes. */
 async function write_all(handle: FileHandle, bytes: Uint8Array, at: number): Promise<void> {

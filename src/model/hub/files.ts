@@ -3,6 +3,7 @@ import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { BimedixError } from "../../errors.js";
 import { read_json } from "../../files.js";
+import { is_unknown } from "./cache.js";
 import type { Entry } from "./client.js";
 
 /** What of a repository is wanted. */
@@ -17,6 +18,8 @@ export interface Wanted {
   choose: (files: Entry[], snapshot: string, name: string) => Promise<Entry[]>;
   /** Files without which a snapshot is of no use. */
   lacks: (snapshot: string) => Promise<string[]>;
+  /** Files that another tool may have left on the hub, and without which a model reads or writes something else. */
+  doubts?: (snapshot: string) => Promise<string[]>;
 }
 
 const TEMPLATES = "additional_chat_templates";
@@ -34,6 +37,20 @@ const SMALL = new Set([
   "chat_template.jinja",
 ]);
 const is_small = (path: string) => SMALL.has(path) || /^additional_chat_templates\/[^/]+\.jinja$/.test(path);
+
+const TOKENIZERS = ["tokenizer.json", "tokenizer.model", "vocab.json"] as const;
+const TEMPLATE = "chat_template.jinja";
+const CONFIG = "tokenizer_config.json";
+
+/** transformers fetches a tokenizer only when it is asked for it, and so leaves snapshots without one, or without its template. */
+async function tokenizer_doubts(snapshot: string): Promise<string[]> {
+  const has = (file: string) => existsSync(join(snapshot, file));
+  const config = has(CONFIG) ? await read_json(join(snapshot, CONFIG), "bad_tokenizer").catch(() => null) : null;
+  const doubts = [CONFIG];
+  if (!TOKENIZERS.some(has)) doubts.push(TOKENIZERS[0]);
+  if (!config?.chat_template) doubts.push(TEMPLATE);
+  return doubts.filter((file) => is_unknown(snapshot, file));
+}
 
 const WEIGHTS = "model.safetensors";
 const INDEX = "model.safetensors.index.json";
@@ -53,6 +70,7 @@ export const model_files: Wanted = {
     if (shards === null) return [...lacking, WEIGHTS];
     return [...lacking, ...shards.filter((shard) => !existsSync(join(snapshot, shard)))];
   },
+  doubts: tokenizer_doubts,
 };
 
 export const tokenizer_files: Wanted = {
@@ -60,9 +78,9 @@ export const tokenizer_files: Wanted = {
   beside: TEMPLATES,
   choose: async (files) => files.filter(({ path }) => is_small(path)),
   lacks: async (snapshot) => {
-    const any = ["tokenizer.json", "tokenizer.model", "vocab.json"];
-    return any.some((file) => existsSync(join(snapshot, file))) ? [] : [any[0]!];
+    return TOKENIZERS.some((file) => existsSync(join(snapshot, file))) ? [] : [TOKENIZERS[0]];
   },
+  doubts: tokenizer_doubts,
 };
 
 /** A LoRA adapter in PEFT's form. */
