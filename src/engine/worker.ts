@@ -77,6 +77,10 @@ export class WorkerEngine implements Engine {
     this.worker.unref();
   }
 
+  get pid(): number | undefined {
+    return this.worker.pid;
+  }
+
   /** Loads the model directory `dir` in a new thread. @throws BimedixError as `open_store` does */
   static async create(
     dir: string,
@@ -208,6 +212,8 @@ const stopped = (cause = "") =>
 
 /** The way to the other side. */
 interface Link {
+  /** Of a process. */
+  pid?: number | undefined;
   post: (request: Request) => void;
   /** Whether this process waits for it before it ends. */
   ref: () => void;
@@ -253,6 +259,7 @@ const process_link: MakeLink = (on_replies, on_end) => {
   child.on("message", (replies) => on_replies(replies as Reply[]));
   child.on("error", (error) => on_end(error.message));
   return {
+    pid: child.pid,
     // A message to a process that has just ended is answered by its end.
     post: (request) => void child.send(request, () => {}),
     ref: () => {
