@@ -75,6 +75,8 @@ export async function serve(options: ServeOptions, version: string): Promise<voi
   }
   if (!stopping) process.stdout.write(`${server.url}/v1 serves ${server.service.names.join(", ")}\n`);
   await ended;
+  // What a reader of the log who stands still has not taken would be waited for.
+  if (process.stderr.writableLength > 0) process.exit();
 }
 
 /** `NAME=DIR` by name. */

@@ -81,10 +81,13 @@ function stderr_writer(): TryWrite {
       // Not on Linux, or another user's: Node's stream, up to a bound.
     }
   }
-  process.stderr.on("error", () => {});
+  const stream = process.stderr as typeof process.stderr & { _handle?: { setBlocking?(on: boolean): void } };
+  stream.on("error", () => {});
   return (bytes) => {
-    if (process.stderr.writableLength > MOST) return 0;
-    process.stderr.write(bytes);
+    if (stream.writableLength > 0) return 0;
+    // A child process may have set it to block since the last line.
+    if (!stat.isFile()) stream._handle?.setBlocking?.(false);
+    stream.write(bytes);
     return bytes.length;
   };
 }

@@ -20,7 +20,10 @@ export class Pulse {
   private seen = performance.now();
   private used: number | null = null;
 
-  constructor(private readonly engine: Engine) {
+  constructor(
+    private readonly engine: Pick<Engine, "state" | "pid">,
+    private readonly still = STILL,
+  ) {
     this.timer = setInterval(() => void this.ask(), EVERY).unref();
   }
 
@@ -46,7 +49,7 @@ export class Pulse {
     if (!this.asked) return false;
     const used = processor_time(this.engine.pid);
     if (used !== this.used) [this.used, this.seen] = [used, performance.now()];
-    return performance.now() - this.seen > (used === null ? STILL_UNSEEN : STILL);
+    return performance.now() - this.seen > (used === null ? STILL_UNSEEN : this.still);
   }
 
   stop(): void {

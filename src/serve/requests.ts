@@ -230,7 +230,7 @@ export const completion_schema = z
   .strictObject({
     ...sampling,
     prompt: z
-      .union([text.min(1), z.array(text.min(1)).min(1).max(128), token_ids, z.array(token_ids).min(1).max(128)])
+      .union([text.min(1), list(text.min(1), 1, 128), token_ids, list(token_ids, 1, 128)])
       .describe("a text, token ids, or a batch of either"),
     echo: maybe(z.boolean()).describe("begin the answer with the prompt; with logprobs, with the prompt's too"),
     logprobs: maybe(z.int().min(0).max(20)).describe("so many of the likeliest tokens at each place"),

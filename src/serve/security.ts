@@ -75,7 +75,7 @@ const in_brackets = (host: string) => (isIPv6(host) ? `[${host}]` : host);
 
 /** Whether nobody else's machine can reach an address. */
 export const is_loopback = (host: string): boolean =>
-  /^(localhost|127\..*|\[::1\]|\[::ffff:7f[0-9a-f]{2}:.*\])$/.test(canonical_host(in_brackets(host)) ?? "");
+  /^(localhost|127(\.\d+){3}|\[::1\]|\[::ffff:7f[0-9a-f]{2}:.*\])$/.test(canonical_host(in_brackets(host)) ?? "");
 
 /** The names under which a server may be addressed: a page elsewhere that makes its own name point here (DNS rebinding) is not answered. */
 export class Hosts {

@@ -112,6 +112,10 @@ export async function start_server(options: ServerOptions): Promise<RunningServe
     page: await read_page(),
   };
   const listener = getRequestListener(create_app(app_options).fetch, { errorHandler: bad_request });
+  const handle = in_order((incoming, outgoing) => {
+    keep_host(incoming);
+    void listener(incoming, outgoing);
+  });
   const http = await new Promise<Server>((resolve, reject) => {
     const server = createServer(
       {
@@ -125,13 +129,12 @@ export async function start_server(options: ServerOptions): Promise<RunningServe
         // Node's own answer to a request without a host has no body.
         requireHostHeader: false,
       },
-      in_order((incoming, outgoing) => {
-        keep_host(incoming);
-        listener(incoming, outgoing);
-      }),
+      handle,
     );
     bound_connections(server);
     server.on("clientError", refuse);
+    // What a request expects beside 100-continue is no reason to refuse it, without a body as Node would.
+    server.on("checkExpectation", handle);
     server.listen(port, host, () => resolve(server));
     server.on("error", (error: NodeJS.ErrnoException) => {
       // Later ones are of connections that could not be taken, for want of file descriptors: they end no server.
