@@ -1,19 +1,24 @@
-// npm run soak [-- MINUTES]: a server with models/nano under clients that ask, leave in the middle, leave while queued, and send nonsense.
-// At the end every place must be free and the memory of the server's two processes within 10 % of what it was at the beginning.
+// npm run soak [-- MINUTES | -- 3600 requests]: a server with models/nano and a heap of 512 MB under clients that ask, leave in the middle,
+// leave while queued, send nonsense, and mean harm. At the end every place must be free and the memory of the server's two processes
+// within 10 % of what it was at the beginning; how long /health took is told, asked 20 times a second.
 import { spawn, spawnSync } from "node:child_process";
 import { once } from "node:events";
+import { connect } from "node:net";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
 import { setTimeout as sleep } from "node:timers/promises";
 import { root, setup } from "./setup.mjs";
 
 setup();
-const minutes = Number(process.argv[2] ?? 30);
+const requests = process.argv[3] === "requests" ? Number(process.argv[2]) : Number.POSITIVE_INFINITY;
+// So long does a client's share of the requests take at least; they end it.
+const minutes = requests < Number.POSITIVE_INFINITY ? 3 : Number(process.argv[2] ?? 30);
 const child = spawn(
   process.execPath,
   [join(root, "dist/src/cli/main.js"), "serve", "--port", "0", "--name", "nano", "--max-queue", "8"],
   {
     stdio: ["ignore", "pipe", "pipe"],
+    env: { ...process.env, NODE_OPTIONS: "--max-old-space-size=512" },
   },
 );
 let ended = false;
@@ -73,9 +78,79 @@ const deeds = {
   nonsense: async () =>
     (await post("/v1/chat/completions", pick(["[", "{}", '{"model":"x"}', JSON.stringify(chat({ n: 99 }))]))).text(),
 };
+const large = (text) => post("/v1/chat/completions", chat({ messages: [{ role: "user", content: text }] }));
+const body = (text) =>
+  `POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: ${Buffer.byteLength(text)}\r\n\r\n${text}`;
+/** Bytes on a connection, which is closed some time later whatever has come. */
+async function bytes(text, { read = true, wait = 2000 } = {}) {
+  const socket = connect(Number(new URL(url).port), "127.0.0.1");
+  socket.on("error", () => {});
+  if (read) socket.resume();
+  else socket.pause();
+  socket.write(text);
+  await Promise.race([once(socket, "close"), sleep(Math.random() * wait)]);
+  socket.destroy();
+}
+const many = (value, count) => `[${Array(count).fill(value).join(",")}]`;
+const hostile = {
+  pipelined: () =>
+    bytes("GET /lib/marked.js HTTP/1.1\r\nhost: a\r\n\r\n".repeat(90) + body(JSON.stringify(chat({}))).repeat(9), {
+      read: false,
+    }),
+  flood: () => bytes(`GET /health HTTP/1.1\r\nhost: localhost\r\n\r\n`.repeat(2000)),
+  slow: () => bytes(body(JSON.stringify(chat({}))).slice(0, -5)),
+  no_http: () => bytes(pick(["\0\0\0", "GET", "OPTIONS * HTTP/1.1\r\n\r\n", "GET / HTTP/1.1\r\nhost: [\r\n\r\n"])),
+  unread: () =>
+    bytes(body(JSON.stringify(chat({ stream: true, max_tokens: 500, ignore_eos: true, n: 4 }))), { read: false }),
+  ids: async () =>
+    (
+      await post(
+        "/v1/completions",
+        `{"model":"nano","prompt":${pick([many("-1", 900_000), `[${many("1.5", 130_000)}]`, many("5", 400_000)])}}`,
+      )
+    ).text(),
+  nested: async () =>
+    (await post("/v1/completions", `{"model":"nano","prompt":${"[".repeat(900_000)}${"]".repeat(900_000)}}`)).text(),
+  fields: async () =>
+    (await post("/v1/chat/completions", `{${Array.from({ length: 150_000 }, (_, i) => `"k${i}":1`)}}`)).text(),
+  texts: async () => (await large(pick(["x", " ", "ب ", "\n", "a b "]).repeat(400_000))).text(),
+  tokenize: async () => (await post("/tokenize", { prompt: pick(["x", "gout ", "😀"]).repeat(60_000) })).text(),
+  routing: async () => (await post("/v1/routing", { prompt: "x ".repeat(300_000) })).text(),
+  biases: async () =>
+    (
+      await post(
+        "/v1/chat/completions",
+        chat({ logit_bias: Object.fromEntries(Array.from({ length: 5000 }, (_, i) => [i, -1])) }),
+      )
+    ).text(),
+  choices: async () =>
+    (
+      await post("/v1/completions", {
+        model: "nano",
+        prompt: Array(128).fill([5, 6]),
+        max_tokens: 20,
+        ignore_eos: true,
+      })
+    ).text(),
+};
+Object.assign(deeds, Object.fromEntries(Object.entries(hostile).map(([name, deed]) => [name, deed])));
+
+/** Milliseconds that /health took. */
+const health = [];
+async function look() {
+  while (Date.now() < end && !ended && left_to_ask > -20) {
+    const began = performance.now();
+    const { status } = await fetch(`${url}/health`).catch(() => ({ status: 0 }));
+    health.push(performance.now() - began);
+    if (status !== 200) count(`health: ${status}`);
+    await sleep(50);
+  }
+}
+let left_to_ask = requests;
 async function client() {
-  while (Date.now() < end && !ended) {
-    const name = pick(Object.keys(deeds));
+  while (Date.now() < end && !ended && left_to_ask-- > 0) {
+    // Half of them mean no harm.
+    const name = pick(Math.random() < 0.5 ? Object.keys(hostile) : Object.keys(deeds));
     await deeds[name]().then(
       () => count(name),
       (error) => count(error.name === "AbortError" ? "left" : `${name}: ${error.cause?.message ?? error.message}`),
@@ -107,12 +182,13 @@ async function least_memory() {
   console.error(`${Math.round((end - Date.now()) / 1000)} s left, at least ${mb(least)}, ${JSON.stringify(counts)}`);
   return least;
 }
+const looking = look();
 const clients = Array.from({ length: 20 }, client);
 await sleep((minutes * 60_000) / 30);
 const memories = [];
 // The last ends a little before the clients do.
 for (let i = 0; i < 5 && !ended; i++) memories.push(await least_memory());
-await Promise.all(clients);
+await Promise.all([...clients, looking]);
 if (ended) {
   console.error(`the server ended; the soak failed: ${JSON.stringify(counts)}`);
   process.exit(1);
@@ -121,6 +197,8 @@ await sleep(2000);
 const metrics = await (await fetch(`${url}/metrics`)).text();
 const gauge = (name) => Number(new RegExp(`^bimedix_${name} (.*)$`, "m").exec(metrics)[1]);
 const left = ["requests_active", "sequences_running", "sequences_waiting"].map(gauge);
+health.sort((a, b) => a - b);
+const at = (part) => Math.round(health[Math.min(health.length - 1, Math.floor(part * health.length))]);
 const ratio = memories.at(-1) / memories[0];
 console.log(
   JSON.stringify({
@@ -129,6 +207,13 @@ console.log(
     left,
     memory: memories.map(mb),
     ratio,
+    health_ms: {
+      asked: health.length,
+      median: at(0.5),
+      p99: at(0.99),
+      worst: at(1),
+      over_100: health.filter((ms) => ms > 100).length,
+    },
   }),
 );
 child.kill("SIGTERM");

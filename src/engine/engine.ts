@@ -130,6 +130,8 @@ export interface Engine {
   /** What it has to do at this moment. */
   state(): Promise<EngineState>;
   dispose(): Promise<void>;
+  /** Of the process that it runs in, where that is another. */
+  readonly pid?: number | undefined;
   /** Resolves with the reason when the engine ends by itself; absent where it cannot. */
   readonly ended?: Promise<unknown>;
 }

@@ -37,6 +37,8 @@ export type Request = ({ id: number } & (Call | { kind: "abort" })) | { kind: "l
 export type Reply = { id: number } & ({ event: unknown } | { result: unknown } | { error: ErrorMessage });
 
 export interface Link {
+  /** Of a process. */
+  pid?: number | undefined;
   post: (request: Request) => void;
   /** Whether this process waits for it before it ends. */
   ref: () => void;
@@ -132,6 +134,7 @@ const process_link: MakeLink = (on_replies, on_end) => {
   // A message to a process that has just ended is answered by its end.
   const post = (request: Request) => void child.send(request, () => {});
   return {
+    pid: child.pid,
     post,
     ref: () => {
       child.ref();

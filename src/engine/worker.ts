@@ -56,6 +56,10 @@ export class WorkerEngine implements Engine {
     this.worker.unref();
   }
 
+  get pid(): number | undefined {
+    return this.worker.pid;
+  }
+
   /** Loads the model directory `dir` in a new thread or process. @throws BimedixError as `open_store` does */
   static async create(
     dir: string,

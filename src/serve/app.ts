@@ -2,16 +2,17 @@
 import { randomUUID } from "node:crypto";
 import type { HttpBindings } from "@hono/node-server";
 import { type Context, Hono } from "hono";
-import { RemoteAssistant } from "../assistant/remote.js";
+import type { Assistant } from "../assistant/assistant.js";
 import { plain_messages } from "../text/chat.js";
 import { ApiError, to_api_error } from "./api_error.js";
+import { Bodies } from "./bodies.js";
 import { type Answer, chat_answer, completion_answer, forwarded_answer } from "./completions.js";
 import type { Log } from "./log.js";
 import type { Metrics } from "./metrics.js";
 import { openapi } from "./openapi.js";
 import type { PageFile } from "./page.js";
 import { chat_schema, completion_schema, mcqa_schema, parse, routing_schema, tokenize_schema } from "./requests.js";
-import { type Keys, read_json_body, security_headers } from "./security.js";
+import { type Hosts, type Keys, security_headers } from "./security.js";
 import { type Place, reason_of, type Service } from "./service.js";
 import { event_stream, HEARTBEAT, within } from "./stream.js";
 
@@ -22,7 +23,7 @@ export interface AppOptions {
   /** null asks for no key. */
   keys: Keys | null;
   /** Names, without port, under which the service may be addressed. */
-  hosts: ReadonlySet<string>;
+  hosts: Hosts;
   /** Bytes of a body. */
   body_limit: number;
   /** Write what is asked and answered into the log. */
@@ -31,6 +32,14 @@ export interface AppOptions {
   /** The web page's files by their paths. */
   page: ReadonlyMap<string, PageFile>;
 }
+
+/** So many tokens does one answer list. */
+const MAX_LISTED = 2 ** 18;
+
+/** So many choices of experts, layers times tokens, does one answer tell. */
+const MAX_ROUTED = 2 ** 17;
+
+const context = ({ model }: Assistant) => model.config.max_position_embeddings;
 
 /** What became of a request to the model. */
 type Ended = (outcome: "completed" | "aborted" | "failed" | "refused") => void;
@@ -59,15 +68,8 @@ export function create_app(options: AppOptions): Hono<Env> {
     c.header("x-request-id", id);
     for (const [name, value] of Object.entries(security_headers)) if (!c.res.headers.has(name)) c.header(name, value);
   });
-  // A page elsewhere that makes its own name point here (DNS rebinding) is not answered.
   app.use(async (c, next) => {
-    const host = (c.req.header("host") ?? "").replace(/:\d+$/, "").toLowerCase();
-    if (!hosts.has(host) && !hosts.has("*"))
-      throw new ApiError(
-        403,
-        "host_not_allowed",
-        `The host ${JSON.stringify(host.slice(0, 100))} is not allowed here; start the server with --allow-host NAME.`,
-      );
+    hosts.check(c.env.incoming);
     await next();
   });
   app.use(async (c, next) => {
@@ -100,7 +102,8 @@ export function create_app(options: AppOptions): Hono<Env> {
     );
   });
 
-  const body = (c: Context<Env>) => read_json_body(c.req.raw, options.body_limit);
+  const bodies = new Bodies(options.body_limit);
+  const body = (c: Context<Env>) => bodies.read(c.req.raw, (release) => void c.env.outgoing.once("close", release));
   const description = openapi(options.version);
 
   app.get("/health", (c) => {
@@ -144,10 +147,13 @@ export function create_app(options: AppOptions): Hono<Env> {
       metrics.observe("answer_seconds", (performance.now() - began) / 1000);
     };
     try {
-      const place = service.enter(() => c.env.outgoing.destroy());
+      const { socket } = c.env.incoming;
+      const place = service.enter(() => socket.destroy());
+      // Whichever is first, the deadline with its drop among them. A client that left before this is not heard of again.
       c.env.outgoing.once("close", place.leave);
-      // A client that left before this is not heard of again.
-      if (c.env.incoming.socket.destroyed) place.leave();
+      socket.once("close", place.leave);
+      c.env.outgoing.once("close", () => socket.off("close", place.leave));
+      if (socket.destroyed) place.leave();
       try {
         return await work(place, ended);
       } catch (error) {
@@ -161,10 +167,10 @@ export function create_app(options: AppOptions): Hono<Env> {
     }
   }
 
-  async function answer(c: Context<Env>, stream: boolean, make: (signal: AbortSignal) => Answer) {
+  async function answer(c: Context<Env>, stream: boolean, make: (signal: AbortSignal) => Answer | Promise<Answer>) {
     const began = performance.now();
     return placed(c, async ({ signal }, ended) => {
-      const made = make(signal);
+      const made = await make(signal);
       const count = () => {
         metrics.count("prompt_tokens_total", {}, made.usage.prompt_tokens);
         metrics.count("generated_tokens_total", {}, made.usage.completion_tokens);
@@ -200,28 +206,29 @@ export function create_app(options: AppOptions): Hono<Env> {
     const request = parse(chat_schema, await body(c));
     if (options.log_prompts) Object.assign(c.get("fields"), { messages: request.messages });
     const served = service.find(request.model);
-    const { assistant } = served;
     return answer(c, request.stream ?? false, (signal) =>
-      assistant instanceof RemoteAssistant
-        ? forwarded_answer("/chat/completions", request, assistant, signal)
-        : chat_answer(request, { ...served, assistant }, signal),
+      served.tokens
+        ? chat_answer(request, served, signal)
+        : forwarded_answer("/chat/completions", request, served.assistant, signal),
     );
   });
   app.post("/v1/completions", async (c) => {
     const request = parse(completion_schema, await body(c));
     if (options.log_prompts) Object.assign(c.get("fields"), { prompt: request.prompt });
     const served = service.find(request.model);
-    const { assistant } = served;
     return answer(c, request.stream ?? false, (signal) =>
-      assistant instanceof RemoteAssistant
-        ? forwarded_answer("/completions", request, assistant, signal)
-        : completion_answer(request, { ...served, assistant }, signal),
+      served.tokens
+        ? completion_answer(request, served, signal)
+        : forwarded_answer("/completions", request, served.assistant, signal),
     );
   });
   app.post("/v1/mcqa", async (c) => {
     const { model, language, ...asked } = parse(mcqa_schema, await body(c));
-    const { assistant, adapter, name } = service.find(model);
+    const served = service.find(model);
+    const { assistant, adapter, name } = served;
     return placed(c, async ({ signal }, ended) => {
+      const texts = [[asked.question, ...asked.options].join("\n")];
+      await served.tokens?.of({ texts }, context(served.assistant), signal);
       const given = { ...asked, ...(language === undefined ? {} : { language }), adapter, signal };
       // Another server of this project names its own model.
       const result = await assistant.mcqa(given);
@@ -231,8 +238,10 @@ export function create_app(options: AppOptions): Hono<Env> {
   });
   app.post("/v1/routing", async (c) => {
     const { model, prompt } = parse(routing_schema, await body(c));
-    const { assistant, adapter } = service.find_local(model);
+    const { assistant, adapter, tokens } = service.find_local(model);
     return placed(c, async ({ signal }, ended) => {
+      const most = Math.min(context(assistant), Math.floor(MAX_ROUTED / assistant.model.config.num_hidden_layers));
+      await tokens.of({ texts: [prompt] }, most, signal);
       const result = await assistant.routing(prompt, { adapter, signal });
       ended("completed");
       return c.json(result);
@@ -240,11 +249,15 @@ export function create_app(options: AppOptions): Hono<Env> {
   });
   app.post("/tokenize", async (c) => {
     const { model, prompt, messages, add_special_tokens } = parse(tokenize_schema, await body(c));
-    const { tokenizer, model: loaded } = service.find_local(model).assistant;
-    const tokens = messages
-      ? tokenizer.apply_chat_template(plain_messages(messages))
-      : tokenizer.encode(prompt!, add_special_tokens === undefined ? {} : { add_special_tokens });
-    return c.json({ tokens, count: tokens.length, max_model_len: loaded.config.max_position_embeddings });
+    const { assistant, tokens: tokenizer } = service.find_local(model);
+    return placed(c, async ({ signal }, ended) => {
+      const text = messages
+        ? { messages: plain_messages(messages) }
+        : { texts: [prompt!], ...(add_special_tokens === undefined ? {} : { add_special_tokens }) };
+      const [tokens] = (await tokenizer.of(text, MAX_LISTED, signal)) as [number[]];
+      ended("completed");
+      return c.json({ tokens, count: tokens.length, max_model_len: context(assistant) });
+    });
   });
 
   for (const [path, { body, headers }] of options.page) app.get(path, (c) => c.body(body, 200, headers));

@@ -7,7 +7,7 @@ import type { Score } from "../engine/engine.js";
 import { answer_length } from "../engine/generate.js";
 import { asked_sampling } from "../engine/sampler.js";
 import { plain_messages } from "../text/chat.js";
-import { StreamingDecoder, type Tokenizer } from "../text/tokenizer.js";
+import { StreamingDecoder } from "../text/tokenizer.js";
 import { ApiError, of_the_stream } from "./api_error.js";
 import { bytes_of, chat_logprob, type LoggedToken, TokenBytes, text_logprobs } from "./logprobs.js";
 import { type Choice, merged, type Piece, pieces_of, type Served } from "./pieces.js";
@@ -48,7 +48,10 @@ export interface Answer {
 const MAX_CHOICES = 128;
 
 /** So many log-probabilities of prompts may one answer hold: they are made in the process that all requests share. */
-const MAX_PROMPT_LOGPROBS = 2 ** 20;
+const MAX_PROMPT_LOGPROBS = 2 ** 18;
+
+/** So many biases may the answers of one request have together: each goes to the model with its own. */
+const MAX_BIASES = 2 ** 17;
 
 /** The answer of another server, under the name that the model has here. */
 export function forwarded_answer(
@@ -76,14 +79,12 @@ export function forwarded_answer(
   return answer;
 }
 
-export function chat_answer(request: ChatRequest, served: Served, signal: AbortSignal): Answer {
-  const { tokenizer } = served.assistant;
+export async function chat_answer(request: ChatRequest, served: Served, signal: AbortSignal): Promise<Answer> {
+  const { tokenizer, model } = served.assistant;
   const { continue_final_message: continues = false } = request;
-  const input_ids = tokenizer.apply_chat_template(plain_messages(request.messages), {
-    continue_final_message: continues,
-  });
-  const max_new_tokens =
-    request.max_completion_tokens ?? request.max_tokens ?? answer_length(served.assistant.model, input_ids.length);
+  const text = { messages: plain_messages(request.messages), continue_final_message: continues };
+  const [input_ids] = (await served.tokens.of(text, model.config.max_position_embeddings - 1, signal)) as [number[]];
+  const max_new_tokens = request.max_completion_tokens ?? request.max_tokens ?? answer_length(model, input_ids.length);
   const top_logprobs = request.logprobs ? (request.top_logprobs ?? 0) : undefined;
   const logprobs = (tokens: readonly LoggedToken[]) => ({
     logprobs:
@@ -115,13 +116,18 @@ export function chat_answer(request: ChatRequest, served: Served, signal: AbortS
   return make_answer(request, served, "chatcmpl-", form, choices, input_ids.length, signal);
 }
 
-export function completion_answer(request: CompletionRequest, served: Served, signal: AbortSignal): Answer {
+export async function completion_answer(
+  request: CompletionRequest,
+  served: Served,
+  signal: AbortSignal,
+): Promise<Answer> {
   const { tokenizer } = served.assistant;
   const { logprobs: top_logprobs, max_tokens = 16, n = 1 } = request;
-  const prompts = to_prompts(request.prompt, tokenizer);
-  const prompt_tokens = prompts.reduce((sum, { length }) => sum + length, 0);
   const refuse = (what: string) => new ApiError(400, "invalid_value", `prompt and n: at most ${what}.`, "prompt");
-  if (prompts.length * n > MAX_CHOICES) throw refuse(`${MAX_CHOICES} answers in one request`);
+  const count = is_batch(request.prompt) ? request.prompt.length : 1;
+  if (count * n > MAX_CHOICES) throw refuse(`${MAX_CHOICES} answers in one request`);
+  const prompts = await to_prompts(request.prompt, served, max_tokens === 0 ? 0 : 1, signal);
+  const prompt_tokens = prompts.reduce((sum, { length }) => sum + length, 0);
   if (request.echo && prompt_tokens * n * (1 + (top_logprobs ?? 0)) > MAX_PROMPT_LOGPROBS)
     throw refuse(`${MAX_PROMPT_LOGPROBS} log-probabilities of prompts (tokens x n x (1 + logprobs)) in one request`);
   for (const prompt of prompts) check_prompt(served.assistant.model.config, prompt, max_tokens === 0 ? 0 : 1);
@@ -153,10 +159,21 @@ export function completion_answer(request: CompletionRequest, served: Served, si
   return make_answer(request, served, "cmpl-", form, choices, prompt_tokens, signal);
 }
 
-function to_prompts(prompt: CompletionRequest["prompt"], tokenizer: Tokenizer): number[][] {
-  if (typeof prompt === "string") return [tokenizer.encode(prompt)];
-  if (typeof prompt[0] === "number") return [prompt as number[]];
-  return (prompt as (string | number[])[]).map((one) => (typeof one === "string" ? tokenizer.encode(one) : one));
+type Prompt = CompletionRequest["prompt"];
+const is_batch = (prompt: Prompt): prompt is string[] | number[][] =>
+  typeof prompt !== "string" && typeof prompt[0] !== "number";
+
+/** @param room tokens that have to fit behind each */
+async function to_prompts(
+  prompt: Prompt,
+  { assistant, tokens }: Served,
+  room: number,
+  signal: AbortSignal,
+): Promise<number[][]> {
+  const all = is_batch(prompt) ? prompt : [prompt as string | number[]];
+  const texts = all.filter((one) => typeof one === "string");
+  const { max_position_embeddings } = assistant.model.config;
+  return texts.length > 0 ? tokens.of({ texts }, max_position_embeddings - room, signal) : (all as number[][]);
 }
 
 /**
@@ -233,6 +250,14 @@ function make_answer(
   signal: AbortSignal,
 ): Answer {
   const { config } = served.assistant.model;
+  const { logit_bias = {} } = request;
+  if (choices.length * Object.keys(logit_bias).length > MAX_BIASES)
+    throw new ApiError(
+      400,
+      "invalid_value",
+      `logit_bias: at most ${MAX_BIASES} for all answers together.`,
+      "logit_bias",
+    );
   for (const { input_ids, options } of choices) {
     const { stop: _, ...rest } = options;
     if (rest.max_new_tokens !== 0) check_generation(config, [input_ids], rest);

@@ -1,16 +1,24 @@
 /** An answer that is being made: text and log-probabilities from the tokens that the engine gives, as they come. */
+
 import type { Assistant } from "../assistant/assistant.js";
+import type { RemoteAssistant } from "../assistant/remote.js";
+import { Channel } from "../engine/channel.js";
 import type { GenerateOptions } from "../engine/engine.js";
 import { StopStrings } from "../text/stop.js";
 import { StreamingDecoder } from "../text/tokenizer.js";
 import { bytes_of, code_points, type LoggedToken, TokenBytes } from "./logprobs.js";
+import type { Tokens } from "./tokens.js";
 
 /** A model as requests name it. */
 export interface Served {
   name: string;
   assistant: Assistant;
+  tokens: Tokens;
   adapter: string | null;
 }
+
+/** The same of another server. */
+export type Forwarded = Omit<Served, "assistant" | "tokens"> & { assistant: RemoteAssistant; tokens: null };
 
 /** A piece of an answer: text that is complete, and the tokens that completed it. */
 export interface Piece {
@@ -86,27 +94,27 @@ export async function* pieces_of(choice: Choice, served: Served, signal: AbortSi
   yield piece(last, stops.found === null ? finish_reason : "stop");
 }
 
-/** What several generators give, as it comes. Leaving the loop ends all of them. */
+/**
+ * What several generators give, as it comes; each is asked for its next once the last was taken. Leaving the loop ends all of them. One
+ * queue, since a Promise.race over all that wait, once a piece, costs the square of their number.
+ */
 export async function* merged<T>(generators: readonly AsyncGenerator<T>[]): AsyncGenerator<{ from: number; value: T }> {
   if (generators.length === 1) {
     for await (const value of generators[0]!) yield { from: 0, value };
     return;
   }
-  const next = (from: number) => {
-    const result = generators[from]!.next().then((result) => ({ from, result }));
-    // It may fail while nobody waits for it, and is asked later.
-    result.catch(() => {});
-    return result;
-  };
-  const pending = new Map(generators.map((_, from) => [from, next(from)]));
+  const ready = new Channel<{ from: number; value: T }>();
+  let open = generators.length;
+  const ask = (from: number) =>
+    generators[from]!.next().then(({ done, value }) => {
+      if (!done) ready.push({ from, value });
+      else if (--open === 0) ready.end();
+    }, ready.end.bind(ready));
+  for (const from of generators.keys()) void ask(from);
   try {
-    while (pending.size > 0) {
-      const { from, result } = await Promise.race(pending.values());
-      if (result.done) pending.delete(from);
-      else {
-        pending.set(from, next(from));
-        yield { from, value: result.value };
-      }
+    for await (const one of ready.read()) {
+      void ask(one.from);
+      yield one;
     }
   } finally {
     await Promise.all(generators.map((generator) => generator.return(undefined).catch(() => {})));

@@ -8,6 +8,48 @@ import type { OptionRecord } from "../engine/options.js";
 import { nearest } from "../nearest.js";
 import { ApiError } from "./api_error.js";
 
+/**
+ * A list that is looked at item by item, up to the first that is wrong and once its length is right: zod's own would collect what is wrong
+ * with each of a million.
+ */
+function list<T extends z.ZodType>(item: T, min: number, max: number) {
+  const { $schema: _, ...items } = z.toJSONSchema(item, { io: "input", unrepresentable: "any" });
+  return sequence<z.output<T>>(items, min, max, (one) => item.safeParse(one));
+}
+
+type Looked<T> = z.ZodSafeParseResult<T> | { success: true; data: T };
+
+function sequence<T>(items: object, min: number, max: number, look: (one: unknown) => Looked<T>) {
+  const schema = z.unknown().meta({ type: "array", items, ...(min > 0 ? { minItems: min } : {}), maxItems: max });
+  return schema.transform((given, { issues }): T[] => {
+    const wrong = (message: string) => {
+      issues.push({ code: "custom", message, input: given });
+      return z.NEVER;
+    };
+    if (!Array.isArray(given)) return wrong(`expected a list, received ${kind_of(given)}`);
+    if (given.length < min) return wrong(`expected ${min} item${min === 1 ? "" : "s"} or more`);
+    if (given.length > max)
+      return wrong(max === 0 ? "expected [], as it is not supported" : `expected at most ${max} items`);
+    const out: T[] = [];
+    for (const [i, one] of given.entries()) {
+      const looked = look(one);
+      if (!looked.success) {
+        const [first] = looked.error!.issues;
+        issues.push({ ...first!, path: [i, ...first!.path], input: one } as z.core.$ZodRawIssue);
+        return z.NEVER;
+      }
+      out.push(looked.data!);
+    }
+    return out;
+  });
+}
+const kind_of = (value: unknown) => (value === null ? "null" : typeof value);
+
+/** Any object, whose fields nobody looks at. */
+const any_object = z
+  .custom<Record<string, unknown>>((value) => typeof value === "object" && value !== null && !Array.isArray(value))
+  .meta({ type: "object" });
+
 const maybe = <T extends z.ZodType>(schema: T) =>
   schema
     .nullable()
@@ -35,9 +77,38 @@ const without_effect = <T extends z.ZodType>(schema: T, what = "any value") =>
     .transform(() => undefined)
     .describe(`accepted and without effect${what === "any value" ? "" : `, with ${what} only: no other is supported`}`)
     .optional();
-const empty = without_effect(z.array(z.unknown()).max(0, "expected [], as it is not supported"), "[]");
+const empty = without_effect(list(z.unknown(), 0, 0), "[]");
 const nothing = without_effect(z.null(), "null");
 const label = without_effect(z.string().max(1000));
+
+const token_id = z
+  .int()
+  .min(0)
+  .max(2 ** 31);
+
+/** So many tokens may one request make likelier: each is looked at at every step. */
+const MAX_BIASES = 2 ** 15;
+const biases = z
+  .unknown()
+  .meta({ type: "object", additionalProperties: { type: "number", minimum: -100, maximum: 100 } })
+  .transform((given, { issues }): Record<string, number> => {
+    const out: Record<string, number> = {};
+    const wrong = (message: string, path: string[] = []) => {
+      issues.push({ code: "custom", message, path, input: given });
+      return z.NEVER;
+    };
+    if (kind_of(given) !== "object" || Array.isArray(given))
+      return wrong("expected an object of token ids and numbers");
+    const entries = Object.entries(given as object);
+    if (entries.length > MAX_BIASES) return wrong(`expected at most ${MAX_BIASES} tokens`);
+    for (const [id, bias] of entries) {
+      if (!/^\d{1,10}$/.test(id)) return wrong("expected token ids", [id.slice(0, 100)]);
+      if (!(typeof bias === "number" && bias >= -100 && bias <= 100))
+        return wrong("expected a number from -100 to 100", [id]);
+      out[Number(id)] = bias;
+    }
+    return out;
+  });
 
 /** Longer ones would be looked for at every token. */
 const stop_text = z.string().min(1).max(1000);
@@ -56,14 +127,12 @@ const sampling = {
   repetition_penalty: sampled("repetition_penalty", { most: 100 }, OWN),
   frequency_penalty: sampled("frequency_penalty", { least: -2, most: 2 }),
   presence_penalty: sampled("presence_penalty", { least: -2, most: 2 }),
-  logit_bias: maybe(z.record(z.string().regex(/^\d+$/, "expected token ids"), z.number().min(-100).max(100))).describe(
-    "added to the logits of tokens, by their ids",
-  ),
+  logit_bias: maybe(biases).describe("added to the logits of tokens, by their ids"),
   min_tokens: maybe(option("min_new_tokens", { most: 1e6 }).schema).describe(`no end before so many tokens${OWN}`),
   ignore_eos: maybe(z.boolean()).describe(`an answer ends at max_tokens alone${OWN}`),
   seed: sampled("seed"),
   n: maybe(z.int().min(1).max(16)).describe("answers to each prompt; default 1"),
-  stop: maybe(z.union([stop_text, z.array(stop_text).max(16)])).describe("texts that end an answer"),
+  stop: maybe(z.union([stop_text, list(stop_text, 0, 16)])).describe("texts that end an answer"),
   max_tokens: maybe(z.int().min(0).max(1e6)).describe("of an answer; the context may end it earlier"),
   stream: maybe(z.boolean()).describe("server-sent events"),
   stream_options: maybe(
@@ -77,13 +146,13 @@ const of_openai = {
   audio: nothing,
   function_call: without_effect(z.enum(["none", "auto"]), '"none" or "auto"'),
   functions: empty,
-  metadata: without_effect(z.record(z.string(), z.unknown())),
+  metadata: without_effect(any_object),
   moderation: nothing,
-  modalities: without_effect(z.array(z.literal("text")).min(1).max(1), '["text"]'),
+  modalities: without_effect(list(z.literal("text"), 1, 1), '["text"]'),
   parallel_tool_calls: without_effect(z.boolean()),
   prediction: nothing,
   prompt_cache_key: label,
-  prompt_cache_options: without_effect(z.record(z.string(), z.unknown())),
+  prompt_cache_options: without_effect(any_object),
   prompt_cache_retention: label,
   reasoning_effort: without_effect(z.literal("none"), '"none"'),
   response_format: without_effect(z.strictObject({ type: z.literal("text") }), '{"type": "text"}'),
@@ -99,24 +168,20 @@ const of_openai = {
 const text = z.string().max(4e6);
 const role = z.enum(["system", "developer", "user", "assistant"]);
 const part = z.strictObject({ type: z.literal("text"), text });
-export const messages_schema = z
-  .array(
-    z
-      .strictObject({
-        role,
-        content: z.union([text, z.array(part).min(1).max(100)]),
-        name: without_effect(z.string().max(100)),
-        // What clients send back of an answer's message, where it holds nothing.
-        refusal: nothing,
-        audio: nothing,
-        function_call: nothing,
-        tool_calls: empty,
-        annotations: empty,
-      })
-      .transform(({ role, content }) => ({ role, content })),
-  )
-  .min(1)
-  .max(1000);
+const message = z
+  .strictObject({
+    role,
+    content: z.union([text, list(part, 1, 100)]),
+    name: without_effect(z.string().max(100)),
+    // What clients send back of an answer's message, where it holds nothing.
+    refusal: nothing,
+    audio: nothing,
+    function_call: nothing,
+    tool_calls: empty,
+    annotations: empty,
+  })
+  .transform(({ role, content }) => ({ role, content }));
+export const messages_schema = list(message, 1, 1000);
 
 export const chat_schema = z
   .strictObject({
@@ -155,19 +220,17 @@ export const chat_schema = z
       });
   });
 
-const token_ids = z
-  .array(
-    z
-      .int()
-      .min(0)
-      .max(2 ** 31),
-  )
-  .min(1);
+/** Hundreds of thousands of numbers, so by a test and not by a schema. */
+const token_ids = sequence<number>({ type: "integer", minimum: 0 }, 1, 2 ** 20, (one) =>
+  typeof one === "number" && Number.isInteger(one) && one >= 0 && one <= 2 ** 31
+    ? { success: true, data: one }
+    : token_id.safeParse(one),
+);
 export const completion_schema = z
   .strictObject({
     ...sampling,
     prompt: z
-      .union([text.min(1), z.array(text.min(1)).min(1).max(128), token_ids, z.array(token_ids).min(1).max(128)])
+      .union([text.min(1), list(text.min(1), 1, 128), token_ids, list(token_ids, 1, 128)])
       .describe("a text, token ids, or a batch of either"),
     echo: maybe(z.boolean()).describe("begin the answer with the prompt; with logprobs, with the prompt's too"),
     logprobs: maybe(z.int().min(0).max(20)).describe("so many of the likeliest tokens at each place"),
@@ -188,7 +251,7 @@ const language = maybe(z.enum(["en", "ar"])).describe("default: the question's")
 export const mcqa_schema = z.strictObject({
   model,
   question: text.min(1),
-  options: z.array(text.min(1)).min(2).max(10),
+  options: list(text.min(1), 2, 10),
   language,
 });
 
@@ -212,19 +275,24 @@ export function parse<T extends z.ZodType>(schema: T, body: unknown): z.output<T
     throw new ApiError(400, "invalid_body", "The body is not a JSON object.");
   if (Object.hasOwn(body, "__proto__"))
     throw new ApiError(400, "unknown_field", "The field __proto__ is not supported; leave it out.", "__proto__");
+  const shape = schema instanceof z.ZodObject ? schema.shape : {};
+  for (const field in body) if (!Object.hasOwn(shape, field)) throw unknown_field(field, Object.keys(shape));
   const parsed = schema.safeParse(body);
   if (parsed.success) return parsed.data;
   const issue = deepest(parsed.error.issues[0]!);
   const path = issue.path.map(String).join(".");
-  if (issue.code === "unrecognized_keys") {
-    const name = [...issue.path, issue.keys[0]!].map(String).join(".").slice(0, 100);
-    const near = schema instanceof z.ZodObject ? nearest(name, Object.keys(schema.shape)) : undefined;
-    const todo = near === undefined ? "leave it out" : `did you mean ${near}?`;
-    throw new ApiError(400, "unknown_field", `The field ${name} is not supported; ${todo}.`.replace("?.", "?"), name);
-  }
+  if (issue.code === "unrecognized_keys")
+    throw unknown_field([...issue.path, issue.keys[0]!].map(String).join("."), []);
   const name = path || "body";
   const { code = "invalid_value" } = (issue.code === "custom" ? issue.params : undefined) ?? {};
   throw new ApiError(400, code as string, `${name}: ${issue.message.replace(/^Invalid input: /, "")}.`, path || null);
+}
+
+function unknown_field(field: string, known: readonly string[]): ApiError {
+  const name = field.slice(0, 100);
+  const near = nearest(name, known);
+  const todo = near === undefined ? "leave it out." : `did you mean ${near}?`;
+  return new ApiError(400, "unknown_field", `The field ${name} is not supported; ${todo}`, name);
 }
 
 /** Of a union that matched nowhere, what is wrong with the branch that came furthest. */

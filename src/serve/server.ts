@@ -1,14 +1,16 @@
 /** `bimedix serve`: an HTTP server around a service, from its start to its end. */
-import type { Server } from "node:http";
+import { createServer, type Server } from "node:http";
 import type { AddressInfo } from "node:net";
 import type { Duplex } from "node:stream";
-import { serve as serve_http } from "@hono/node-server";
+import { getRequestListener } from "@hono/node-server";
 import { BimedixError } from "../errors.js";
+import { ApiError } from "./api_error.js";
 import { type AppOptions, create_app } from "./app.js";
+import { bound_connections, in_order } from "./connections.js";
 import { Log } from "./log.js";
 import { Metrics } from "./metrics.js";
 import { read_page } from "./page.js";
-import { Keys } from "./security.js";
+import { Hosts, is_loopback, Keys, keep_host, security_headers } from "./security.js";
 import { Service, type ServiceOptions } from "./service.js";
 
 export interface ServerOptions extends Omit<ServiceOptions, "log"> {
@@ -16,6 +18,7 @@ export interface ServerOptions extends Omit<ServiceOptions, "log"> {
   host?: string;
   /** Default 8000; 0 takes a free one. */
   port?: number;
+  /** Left out, nobody is asked for one; an empty list is refused. */
   api_keys?: readonly string[];
   /** Further names under which the service may be addressed; `*` allows all. */
   allow_hosts?: readonly string[];
@@ -28,8 +31,6 @@ export interface ServerOptions extends Omit<ServiceOptions, "log"> {
   log?: Log;
   version: string;
 }
-
-const loopback = new Set(["localhost", "127.0.0.1", "[::1]"]);
 
 /** A server that listens; the model may still be loading. */
 export class RunningServer {
@@ -53,6 +54,31 @@ export class RunningServer {
   }
 }
 
+/** An address to listen on: an IPv6 one may stand in the brackets that it has in a URL. */
+const address_of = (host: string) => host.replace(/^\[(.*)\]$/, "$1");
+
+/** @throws BimedixError bad_option */
+function check_options({ host = "127.0.0.1", port = 8000, api_keys }: ServerOptions): void {
+  if (!(Number.isInteger(port) && port >= 0 && port <= 65535))
+    throw new BimedixError("bad_option", {
+      given: `port ${port}`,
+      expected: "a whole number from 0 to 65535",
+      todo: "choose another; 0 takes a free one",
+    });
+  if (api_keys === undefined && !is_loopback(host))
+    throw new BimedixError("bad_option", {
+      given: `host ${host} without an API key`,
+      expected: "a key as soon as others can reach the server",
+      todo: "give --api-key-file, or leave --host out",
+    });
+}
+
+/** What is no request that has a URL, such as `OPTIONS *`. */
+const bad_request = () => {
+  const { status, body } = new ApiError(400, "bad_request", "This is not a request for a path of this server.");
+  return Response.json(body, { status, headers: security_headers });
+};
+
 /** Answers what is not a request, or not a whole one. */
 function refuse(error: NodeJS.ErrnoException, socket: Duplex): void {
   if (!socket.writable || error.code === "ECONNRESET") return void socket.destroy();
@@ -69,42 +95,30 @@ function refuse(error: NodeJS.ErrnoException, socket: Duplex): void {
 
 /** @throws BimedixError bad_option when the port is taken, or when it would be open to others without a key */
 export async function start_server(options: ServerOptions): Promise<RunningServer> {
-  const {
-    host = "127.0.0.1",
-    port = 8000,
-    api_keys = [],
-    allow_hosts = [],
-    request_timeout = 30,
-    log = new Log(),
-  } = options;
-  const is_loopback = loopback.has(host) || host === "::1";
-  if (!is_loopback && api_keys.length === 0) {
-    throw new BimedixError("bad_option", {
-      given: `host ${host} without an API key`,
-      expected: "a key as soon as others can reach the server",
-      todo: "give --api-key-file, or leave --host out",
-    });
-  }
+  check_options(options);
+  const { port = 8000, api_keys, allow_hosts = [], request_timeout = 30, log = new Log() } = options;
+  const host = address_of(options.host ?? "127.0.0.1");
   const metrics = new Metrics();
   const service = new Service({ ...options, log });
   const app_options: AppOptions = {
     service,
     metrics,
     log,
-    keys: api_keys.length > 0 ? new Keys(api_keys) : null,
-    hosts: new Set([...loopback, host.toLowerCase(), ...allow_hosts.map((name) => name.toLowerCase())]),
+    keys: api_keys === undefined ? null : new Keys(api_keys),
+    hosts: new Hosts([host, ...allow_hosts]),
     body_limit: options.body_limit ?? 2 ** 21,
     log_prompts: options.log_prompts ?? false,
     version: options.version,
     page: await read_page(),
   };
-  const app = create_app(app_options);
+  const listener = getRequestListener(create_app(app_options).fetch, { errorHandler: bad_request });
+  const handle = in_order((incoming, outgoing) => {
+    keep_host(incoming);
+    void listener(incoming, outgoing);
+  });
   const http = await new Promise<Server>((resolve, reject) => {
-    const server = serve_http({
-      fetch: app.fetch,
-      hostname: host,
-      port,
-      serverOptions: {
+    const server = createServer(
+      {
         maxHeaderSize: 2 ** 14,
         headersTimeout: 1000 * Math.min(10, request_timeout),
         requestTimeout: 1000 * request_timeout,
@@ -112,11 +126,19 @@ export async function start_server(options: ServerOptions): Promise<RunningServe
         // crosses the closing is lost.
         keepAliveTimeout: 75_000,
         connectionsCheckingInterval: 1000,
+        // Node's own answer to a request without a host has no body.
+        requireHostHeader: false,
       },
-    }) as Server;
+      handle,
+    );
+    bound_connections(server);
     server.on("clientError", refuse);
-    server.once("listening", () => resolve(server));
-    server.once("error", (error: NodeJS.ErrnoException) => {
+    // What a request expects beside 100-continue is no reason to refuse it, without a body as Node would.
+    server.on("checkExpectation", handle);
+    server.listen(port, host, () => resolve(server));
+    server.on("error", (error: NodeJS.ErrnoException) => {
+      // Later ones are of connections that could not be taken, for want of file descriptors: they end no server.
+      if (server.listening) return log.write("error", "connection refused", { error: error.message });
       const taken = error.code === "EADDRINUSE";
       reject(
         new BimedixError(
@@ -134,5 +156,6 @@ export async function start_server(options: ServerOptions): Promise<RunningServe
   const { port: actual } = http.address() as AddressInfo;
   const ready = service.load();
   ready.catch(() => {});
-  return new RunningServer(service, http, `http://${host.includes(":") ? `[${host}]` : host}:${actual}`, ready);
+  const name = host.includes(":") ? `[${host.replace("%", "%25")}]` : host;
+  return new RunningServer(service, http, `http://${name}:${actual}`, ready);
 }

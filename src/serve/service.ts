@@ -7,7 +7,10 @@ import type { EngineState } from "../engine/engine.js";
 import { BimedixError } from "../errors.js";
 import { ApiError } from "./api_error.js";
 import type { Log } from "./log.js";
-import type { Served } from "./pieces.js";
+import type { Forwarded, Served } from "./pieces.js";
+import { Pulse } from "./pulse.js";
+import { within } from "./stream.js";
+import { Tokens } from "./tokens.js";
 
 export interface ServiceOptions {
   /** Directory, hub id, or the URL of another server's `/v1`, to which requests are forwarded. */
@@ -37,6 +40,9 @@ const RETRY = 1;
 
 export class Service {
   private assistant: Assistant | RemoteAssistant | null = null;
+  /** Of a model of this machine. */
+  private tokens: Tokens | null = null;
+  private pulse: Pulse | null = null;
   private stopping = new AbortController();
   private readonly places = new Set<{ controller: AbortController; began: number }>();
   private loading: Promise<void> | null = null;
@@ -46,8 +52,10 @@ export class Service {
 
   constructor(readonly options: ServiceOptions) {}
 
-  get state(): "loading" | "ready" | "stopping" {
-    return this.draining ? "stopping" : this.assistant ? "ready" : "loading";
+  get state(): "loading" | "ready" | "not responding" | "stopping" {
+    if (this.draining) return "stopping";
+    if (!this.assistant) return "loading";
+    return this.pulse?.is_still ? "not responding" : "ready";
   }
 
   /** Requests that are being answered or wait. */
@@ -55,11 +63,10 @@ export class Service {
     return this.places.size;
   }
 
-  /** What the model has to do; nothing while there is none. */
+  /** What the model has to do, as it says within a second or said last; nothing while there is none. */
   async engine_state(): Promise<EngineState> {
-    const none = { running: 0, waiting: 0, cached_tokens: 0 };
-    const { assistant } = this;
-    return assistant instanceof Assistant ? assistant.model.engine.state().catch(() => none) : none;
+    if (this.pulse) await within(this.pulse.ask(), 1);
+    return this.pulse?.state ?? { running: 0, waiting: 0, cached_tokens: 0 };
   }
 
   get names(): string[] {
@@ -76,11 +83,17 @@ export class Service {
       ? await RemoteAssistant.connect(model, { signal })
       : await warmed(await Assistant.from_pretrained(model, { isolation: "process", ...pretrained, signal }), signal);
     this.assistant = assistant;
+    if (assistant instanceof Assistant) {
+      this.tokens ??= new Tokens(assistant.tokenizer, assistant.model.dir);
+      this.pulse = new Pulse(assistant.model.engine);
+    }
     log.write("info", "ready", { model: this.options.name, seconds: (performance.now() - began) / 1000 });
     if (assistant instanceof RemoteAssistant) return;
     void assistant.model.engine.ended?.then((error) => {
       if (this.draining || this.assistant !== assistant) return;
       this.assistant = null;
+      this.pulse?.stop();
+      this.pulse = null;
       log.write("error", "the model ended", { error: String((error as Error)?.message ?? error) });
       this.loading = this.load_again().finally(() => {
         this.loading = null;
@@ -99,7 +112,7 @@ export class Service {
   }
 
   /** The model of a request. @throws ApiError 404, 503 */
-  find(name: string = this.options.name): Omit<Served, "assistant"> & { assistant: Assistant | RemoteAssistant } {
+  find(name: string = this.options.name): Served | Forwarded {
     const at = this.names.indexOf(name);
     if (at < 0) {
       throw new ApiError(
@@ -109,14 +122,17 @@ export class Service {
         "model",
       );
     }
-    if (!this.assistant) throw not_ready(this.state);
-    return { name, assistant: this.assistant, adapter: at === 0 ? null : name.slice(this.options.name.length + 1) };
+    const { assistant, tokens } = this;
+    const adapter = at === 0 ? null : name.slice(this.options.name.length + 1);
+    if (assistant instanceof Assistant && tokens) return { name, assistant, tokens, adapter };
+    if (assistant instanceof RemoteAssistant) return { name, assistant, tokens: null, adapter };
+    throw not_ready(this.state);
   }
 
   /** The model of a request that only a model of this machine can answer. @throws ApiError 400 for another server's, 404, 503 */
   find_local(name?: string): Served {
-    const { assistant, ...served } = this.find(name);
-    if (assistant instanceof Assistant) return { ...served, assistant };
+    const served = this.find(name);
+    if (served.tokens) return served;
     throw new ApiError(400, "not_supported", "The model is on another server, which is not asked for this.");
   }
 
@@ -136,21 +152,23 @@ export class Service {
     }
     const place = { controller: new AbortController(), began: performance.now() };
     this.places.add(place);
+    const leave = () => {
+      clearTimeout(timer);
+      if (!this.places.delete(place)) return;
+      this.usual += ((performance.now() - place.began) / 1000 - this.usual) / 8;
+      place.controller.abort();
+    };
+    const late = () => {
+      drop();
+      leave();
+    };
     let timer = setTimeout(() => {
       place.controller.abort(
         new ApiError(504, "deadline_exceeded", `The answer took longer than ${deadline} seconds.`),
       );
-      timer = setTimeout(drop, LAST_WORDS * 1000);
+      timer = setTimeout(late, LAST_WORDS * 1000);
     }, deadline * 1000);
-    return {
-      signal: place.controller.signal,
-      leave: () => {
-        clearTimeout(timer);
-        if (!this.places.delete(place)) return;
-        this.usual += ((performance.now() - place.began) / 1000 - this.usual) / 8;
-        place.controller.abort();
-      },
-    };
+    return { signal: place.controller.signal, leave };
   }
 
   /** Takes no more requests, waits for those that are here, and ends the rest after `grace` seconds. */
@@ -162,7 +180,12 @@ export class Service {
       controller.abort(new ApiError(503, "stopping", "The server stops.", null, { "retry-after": "5" }));
     this.stopping.abort();
     await this.loading;
-    await this.assistant?.dispose().catch(() => {});
+    this.pulse?.stop();
+    const { assistant } = this;
+    const ended = Promise.all([this.tokens?.dispose(), assistant?.dispose().catch(() => {})]);
+    // A process that was stopped hears nothing, and cannot refuse this.
+    const pid = assistant instanceof Assistant ? assistant.model.engine.pid : undefined;
+    if ((await within(ended, LAST_WORDS)) === null && pid !== undefined) process.kill(pid, "SIGKILL");
     this.assistant = null;
   }
 }

@@ -6,6 +6,7 @@
  * user's text into the control token, and is several times slower (docs/log.md). A heap of candidate pairs keeps a word of
  * a megabyte from taking quadratic time.
  */
+import { BYTE_TO_CHARACTER } from "./byte_level.js";
 import { Trie } from "./trie.js";
 
 export const SPACE = "\u2581";
@@ -13,6 +14,8 @@ export const SPACE = "\u2581";
 /** What makes tokens of a piece of text. */
 export interface Model {
   encode(text: string): readonly number[];
+  /** The most characters (UTF-16 units) of a text that one token stands for. Infinity where an unknown one stands for any number. */
+  readonly most_characters?: number;
 }
 
 export interface BpeModel {
@@ -57,6 +60,7 @@ export class Bpe implements Model {
   /** Where no piece has a space after something else, no merge crosses the beginning of a word. */
   private readonly words: RegExp | null;
   private readonly frozen: Trie<number> | null;
+  readonly most_characters: number;
 
   /** @throws RangeError that names a merge of tokens that are not in the vocabulary */
   constructor(private readonly model: BpeModel) {
@@ -74,6 +78,13 @@ export class Bpe implements Model {
     this.bytes = Array.from({ length: model.byte_fallback ? 256 : 0 }, (_, byte) =>
       (model.byte_ids ?? ids).get(`<0x${hex(byte)}>`),
     );
+    // Where every byte is a token, or every character that stands for one, nothing is unknown.
+    const complete =
+      (this.bytes.length > 0 && !this.bytes.includes(undefined)) ||
+      Array.from(BYTE_TO_CHARACTER).every((character) => ids.has(character));
+    let longest = 2;
+    for (const piece of ids.keys()) longest = Math.max(longest, piece.length);
+    this.most_characters = complete ? longest : Number.POSITIVE_INFINITY;
     // A character that leaves nothing lets its neighbours merge.
     const leaves_nothing = !model.unknown && !model.byte_fallback;
     const whole = model.ignore_merges || prefix || suffix || leaves_nothing || !ids.has(SPACE);

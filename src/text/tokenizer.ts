@@ -114,6 +114,21 @@ class TokenizerMethods {
     return post_process(ids, begins ? post_processor.slice(before) : post_processor);
   }
 
+  /**
+   * So many tokens a text has at the least, which is known before it is tokenized: none is longer than the longest. 0 where a token may
+   * stand for any number of characters.
+   */
+  least_tokens(text: string): number {
+    const { added, normalize, pre_tokenize, model } = this.files;
+    if (added.some(({ lstrip, rstrip }) => lstrip || rstrip)) return 0;
+    const longest = added.reduce(
+      (most, { content }) => Math.max(most, content.length),
+      model.most_characters ?? Infinity,
+    );
+    const pieces = pre_tokenize([normalize({ text: text.toWellFormed(), first: true })]);
+    return Math.floor(pieces.reduce((sum, piece) => sum + piece.text.length, 0) / longest);
+  }
+
   /** The text of ids; byte sequences that are not UTF-8 become U+FFFD. @throws BimedixError token_out_of_range */
   decode(ids: readonly number[], { skip_special_tokens = false }: DecodeOptions = {}): string {
     const decoder = new StreamingDecoder(this, { skip_special_tokens });

@@ -190,7 +190,11 @@ describe("requests", () => {
   test("35 a client that leaves while it does not read ends nothing but its own answer", async () => {
     const served = at.server.service.find_local();
     const { signal, leave } = at.server.service.enter(() => {});
-    const answer = chat_answer(chat_schema.parse(long("What is gout?", { max_tokens: 800, n: 2 })), served, signal);
+    const answer = await chat_answer(
+      chat_schema.parse(long("What is gout?", { max_tokens: 800, n: 2 })),
+      served,
+      signal,
+    );
     await answer.events.next();
     leave();
     // An answer that failed with nobody waiting for it would be an unhandled rejection here, the process's end elsewhere.
