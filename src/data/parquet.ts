@@ -17,7 +17,7 @@ const parsers = {
 };
 
 /** What a file may take; a damaged length may ask for any number of values. */
-const LIMITS = { seconds: 60, seconds_a_megabyte: 2, megabytes: 4096 };
+const LIMITS = { seconds: 10, seconds_a_megabyte: 5, megabytes: 4096 };
 const READER = "bimedix-parquet";
 
 type Rows = { rows: unknown[] } | { problem: string };

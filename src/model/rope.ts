@@ -64,6 +64,8 @@ export function parse_rope(json: Json, theta: number, max_position_embeddings: n
   // transformers rotates the scaled types by fewer channels then, which its own models of these families cannot add up.
   if ((given.partial_rotary_factor ?? json.partial_rotary_factor ?? 1) !== 1)
     bad(field, "a partial_rotary_factor of 1");
+  // Its channels are found by a logarithm to this base.
+  if (type === "yarn" && rope_theta <= 1) bad(field, "a rope_theta above 1");
   if (type === "yarn")
     return { theta: rope_theta, scaling: yarn(given, max_position_embeddings, original(), optional) };
   const factor = positive("factor", given.factor);

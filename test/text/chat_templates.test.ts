@@ -207,3 +207,36 @@ test("a long conversation takes no more than its share", () => {
   );
   assert(render_chat(template, messages, options).length > content.length);
 });
+
+describe("templates that grow, nest or never end", () => {
+  const loop = (body: string, start: string) =>
+    `{% set ns = namespace(s=${start}) %}{% for i in range(60) %}{% set ns.s = ${body} %}{% endfor %}{{ ns.s|length }}`;
+  const hostile: string[] = [
+    loop("ns.s|replace('a', 'aaaaaaaaaa')", "'aaaaaaaaaa'"),
+    loop("ns.s + ns.s", "[1, 2, 3, 4]"),
+    loop("ns.s ~ ns.s", "'a'"),
+    loop("[ns.s|join('b'), ns.s|join('c')]", "['a', 'b']"),
+    "{{ 'a\nb'|indent(250000000) }}",
+    "{{ '%999999999d' % 1 }}",
+    "{{ '{:999999999}'.format(1) }}",
+    "{{ 'a'|center(10**9) }}{{ 'a'.ljust(10**9) }}",
+    "{{ range(1000)|list|tojson(indent=10**8) }}",
+    "{{ 10 ** (10 ** 10) }}",
+    "{% macro f(n) %}{{ f(n + 1) }}{{ f(n + 1) }}{% endmacro %}{{ f(0) }}",
+    "{% for x in [1] recursive %}{{ loop([1]) }}{% endfor %}",
+    `{{ ${"[".repeat(100_000)} }}`,
+    "{% if 1 %}".repeat(100_000),
+  ];
+  for (const template of hostile)
+    test(template.slice(0, 60), () =>
+      assert.throws(() => render_with_spans(template, [user("hi")], options), refuses("bad_template", /./)),
+    );
+
+  test("what a person writes makes no template grow without end", () => {
+    const template = "{% set s = messages[0].content %}{% for i in range(99) %}{{ s|replace('a', s) }}{% endfor %}";
+    assert.throws(
+      () => render_with_spans(template, [user("a".repeat(20_000))], options),
+      refuses("bad_template", /too many steps|makes a text/),
+    );
+  });
+});
