@@ -86,7 +86,7 @@ export async function refuse_own_base(output: string, dir: string): Promise<void
     for (const place of places)
       if (await same_folder(written, place))
         throw new BimedixError("bad_option", {
-          given: `${output} as output, which is the model's own directory ${dir}, or has files of it in it`,
+          given: `${output} as output, which is the base model's own directory ${dir}, or has files of it in it`,
           expected: "another one, as the model is read while it is written",
           todo: "choose another output",
         });
