@@ -101,7 +101,8 @@ export async function* request_events(
     const progress = new Map<number, boolean>();
     for await (const data of event_data(call.bytes(response, MAX_STREAM))) {
       if (data.trim() === "[DONE]") return;
-      if (data === "") continue;
+      // Some servers send null to keep a connection open.
+      if (data === "" || data.trim() === "null") continue;
       const event = read_answer(url, data, completion_event, "sends an event");
       yield event;
       if (event.error) return;

@@ -75,7 +75,8 @@ const thread_link: MakeLink = (on_replies, on_end) => {
   const post = (request: Request) => worker.postMessage(request);
   const running = { leave: () => post({ kind: "leave" }), left };
   threads.add(running);
-  if (threads.size === 1) process.on("exit", wait_for_threads);
+  // Bun ends its threads before it says so, and bears it.
+  if (threads.size === 1 && !("Bun" in globalThis)) process.on("exit", wait_for_threads);
   const end = (cause?: string) => {
     threads.delete(running);
     if (threads.size === 0) process.off("exit", wait_for_threads);

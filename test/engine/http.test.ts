@@ -77,6 +77,7 @@ describe("streams", () => {
       [`data: {"choices":[{"delta":{"role":"assistant","content":null}}]}\n\n`, delta("Hi"), DONE],
       "Hi",
     ],
+    "null between events": [[delta("Hel"), "data: null\n\n", delta("lo"), DONE], "Hello"],
     "comments and pings": [[":\n\n", ": ping\n\n", delta("Hi"), ": OPENROUTER PROCESSING\n\n", DONE], "Hi"],
     "event, id and retry lines": [
       [`retry: 10\nevent: message\nid: 1\n${delta("Hi")}`, "event: done\ndata: [DONE]\n\n"],
