@@ -12,6 +12,7 @@ import { ApiError, of_the_stream } from "./api_error.js";
 import { bytes_of, chat_logprob, type LoggedToken, TokenBytes, text_logprobs } from "./logprobs.js";
 import { type Choice, merged, type Piece, pieces_of, type Served } from "./pieces.js";
 import type { chat_schema, completion_schema } from "./requests.js";
+import { turn } from "./turns.js";
 
 export type ChatRequest = z.output<typeof chat_schema>;
 export type CompletionRequest = z.output<typeof completion_schema>;
@@ -194,7 +195,10 @@ async function echo(
     const scores = await assistant.model.engine.score(requests, { top_logprobs, adapter, signal });
     for (const [at, { i }] of long.entries()) scored.set(i, scores[at]!);
   }
-  return prompts.map((ids, i) => {
+  const echoes: { text: string; tokens: LoggedToken[] }[] = [];
+  for (const [i, ids] of prompts.entries()) {
+    // A thousand tokens with twenty log-probabilities each take some tens of milliseconds.
+    if (top_logprobs !== undefined) await turn();
     const { tokenizer } = assistant;
     const decoder = new StreamingDecoder(tokenizer, { skip_special_tokens: true });
     const tokens = new TokenBytes();
@@ -208,8 +212,9 @@ async function echo(
     }
     const left = alone ? decoder.flush() : "";
     tokens.place(left);
-    return { text: text + left, tokens: tokens.end() };
-  });
+    echoes.push({ text: text + left, tokens: tokens.end() });
+  }
+  return echoes;
 }
 
 function generate_options(
@@ -285,12 +290,12 @@ function make_answer(
   const whole = async () => {
     const all: Piece[][] = choices.map(() => []);
     for await (const { from, value } of pieces()) all[from]!.push(value);
-    return {
-      ...head,
-      object: form.object,
-      choices: all.map((own, index) => ({ index, ...form.whole(own), finish_reason: own.at(-1)?.finish_reason })),
-      usage,
-    };
+    const made = [];
+    for (const [index, own] of all.entries()) {
+      if (all.length > 1) await turn();
+      made.push({ index, ...form.whole(own), finish_reason: own.at(-1)?.finish_reason });
+    }
+    return { ...head, object: form.object, choices: made, usage };
   };
   const answer: Answer = { events: events(), whole, usage, first: null, checked: true };
   return answer;
