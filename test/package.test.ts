@@ -38,6 +38,8 @@ describe("the embedded model", () => {
       assert.equal(new Set(token.experts).size, 2);
       assert.ok(Math.abs(token.probabilities.reduce((sum, p) => sum + p, 0) - 1) < 1e-6);
     }
+    const padded = inputs.input_ids[0]!.map((_, i) => Number(i > 0));
+    await assert.rejects(model.forward({ ...inputs, attention_mask: [padded] }), /attention_mask with zeros/);
     for (const bad of [{}, { input_ids: 1 }, { input_ids: [] }, { ...inputs, stop: 5 }, { ...inputs, stop: [""] }]) {
       await assert.rejects(
         model.generate(bad as unknown as typeof inputs),

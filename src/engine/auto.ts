@@ -11,6 +11,7 @@ import type { Engine, ForwardOptions, GeneratedToken } from "./engine.js";
 import {
   type Call,
   check_batch,
+  check_no_padding,
   type GenerationConfig,
   type ModelGenerateOptions,
   prepare_call,
@@ -170,10 +171,13 @@ export class AutoModelForCausalLM {
   /** Logits at every position, and with `output_router_logits` what the router chose. */
   async forward({
     input_ids,
+    attention_mask,
     output_router_logits = false,
     ...options
   }: {
     input_ids: readonly (readonly number[])[];
+    /** Ones alone, as a block without padding has. */
+    attention_mask?: ModelGenerateOptions["attention_mask"];
     output_router_logits?: boolean;
   } & ForwardOptions): Promise<ForwardOutput> {
     check_batch(input_ids);
@@ -185,6 +189,7 @@ export class AutoModelForCausalLM {
         todo: "call forward once for each",
       });
     }
+    check_no_padding(input_ids, attention_mask);
     const { vocab_size, num_hidden_layers: layers, num_local_experts: experts, num_experts_per_tok } = this.config;
     const { logits, router_logits } = await this.engine.forward(input_ids, options);
     const data = new Float32Array(logits.length * length * vocab_size);

@@ -130,6 +130,17 @@ export function answer_length(
   return max_new_tokens ?? (max_length > prompt ? max_length - prompt : config.max_position_embeddings);
 }
 
+/**
+ * That a mask beside a block of tokens hides none of them.
+ * @throws BimedixError bad_option
+ */
+export function check_no_padding(input_ids: readonly (readonly number[])[], attention_mask: unknown): void {
+  if (attention_mask === undefined || attention_mask === null) return;
+  const seen = without_padding(input_ids, to_rows(attention_mask, "values of attention_mask"));
+  if (seen.some(({ length }, i) => length < input_ids[i]!.length))
+    throw bad_option("an attention_mask with zeros", "ones", "call forward for each sequence, without its padding");
+}
+
 /** A masked token is not seen and has no position, so it is left out; but what comes after the last token would be read from it. */
 function without_padding(
   input_ids: readonly (readonly number[])[],
