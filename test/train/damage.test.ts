@@ -203,6 +203,15 @@ test("an output_dir has one writer at a time, whoever comes second is told by wh
   );
 });
 
+test("a run that cannot begin leaves nothing", async () => {
+  const base = join(folder, "base");
+  await cp(join(root, "models/nano"), base, { recursive: true });
+  const names = (await readdir(base)).sort();
+  const onto_itself = recipe("base", `base_model=${base}`, "adapter=none");
+  await rejects(run_training(onto_itself), "bad_option", /the base model's own directory/);
+  assert.deepEqual((await readdir(base)).sort(), names);
+});
+
 test("a run that lost its place while it slept writes nothing more", async () => {
   const output = join(folder, "robbed");
   const on_event: TrainOptions["on_event"] = (event) => {
