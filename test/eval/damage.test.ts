@@ -101,6 +101,10 @@ describe("a journal", () => {
     assert.equal((await read_journal(journal)).entries.length, 3);
   });
 
+  test("that is a device is refused, and not read for ever", async () => {
+    await rejects(read_journal("/dev/zero"), "file_unreadable", /is a pipe or a device/);
+  });
+
   test("of another run is not written over", async () => {
     const other = changed(lines[0]!, (value) => (value.key = "0".repeat(64)), true);
     await write([other]);
