@@ -94,7 +94,10 @@ const schema = z.strictObject({
   max_skipped_steps: count()
     .default(5)
     .describe("steps in a row with gradients that are not finite, after which the run stops"),
-  threads: count().max(1024).optional().describe("of one operator; default: the physical cores that the process may use"),
+  threads: count()
+    .max(1024)
+    .optional()
+    .describe("of one operator; default: the physical cores that the process may use"),
 });
 
 export type Recipe = z.infer<typeof schema>;
