@@ -38,10 +38,30 @@ export function home_folder(): string {
   }
 }
 
+/** The longest text that is read from what has no length: a pipe is as good as a file, and a device may have no end. */
+const MOST_OF_A_STREAM = 2 ** 26;
+
+async function read_stream(file: string, expected: string): Promise<Uint8Array> {
+  const chunks: Uint8Array[] = [];
+  let length = 0;
+  for await (const chunk of createReadStream(file) as AsyncIterable<Uint8Array>) {
+    length += chunk.length;
+    chunks.push(chunk);
+    if (length > MOST_OF_A_STREAM)
+      throw new BimedixError("file_unreadable", {
+        given: `${file}, which has no end within ${MOST_OF_A_STREAM / 2 ** 20} MB`,
+        expected,
+        todo: "name a file",
+      });
+  }
+  return Buffer.concat(chunks);
+}
+
 /** The whole of a UTF-8 text file. @throws BimedixError file_not_found, file_unreadable */
 export async function read_text(file: string, expected: string): Promise<string> {
   try {
-    return new TextDecoder("utf-8", { fatal: true }).decode(await readFile(file));
+    const bytes = (await stat(file)).isFile() ? await readFile(file) : await read_stream(file, expected);
+    return new TextDecoder("utf-8", { fatal: true }).decode(bytes);
   } catch (error) {
     if (error instanceof TypeError && (error as { code?: string }).code === "ERR_ENCODING_INVALID_ENCODED_DATA") {
       throw new BimedixError("file_unreadable", {
@@ -135,10 +155,13 @@ export async function file_hash(file: string): Promise<string> {
  */
 export const part_in = (folder: string): string => join(folder, `.bimedix-${randomBytes(8).toString("hex")}.part`);
 
+/** Whether a name is one that `part_in` gave. */
+export const is_part = (name: string): boolean => /^\.bimedix-[0-9a-f]{16}\.part$/.test(name);
+
 /** Removes what writers that were killed left in a folder. Only for who holds its lock, as the parts may be somebody's. */
 export async function remove_parts(folder: string): Promise<void> {
   for (const name of await readdir(folder))
-    if (/^\.bimedix-[0-9a-f]{16}\.part$/.test(name)) await rm(join(folder, name), { recursive: true, force: true });
+    if (is_part(name)) await rm(join(folder, name), { recursive: true, force: true });
 }
 
 /**

@@ -7,7 +7,7 @@
  * slept (Ctrl-Z, a closed lid) is robbed, and finds out by `check`.
  */
 import { randomBytes } from "node:crypto";
-import { rmSync } from "node:fs";
+import { constants, rmSync } from "node:fs";
 import { type FileHandle, lstat, open, rename, rm } from "node:fs/promises";
 import { hostname } from "node:os";
 import { join } from "node:path";
@@ -135,8 +135,11 @@ async function created(file: string, content: string): Promise<boolean> {
 async function state_of(file: string): Promise<{ state: string; age: number; text: string } | null> {
   let handle: FileHandle | undefined;
   try {
-    handle = await open(file, "r");
-    const { ino, mtimeMs } = await handle.stat();
+    // Not waiting for the writer of a pipe.
+    handle = await open(file, constants.O_RDONLY | (constants.O_NONBLOCK ?? 0));
+    const found = await handle.stat();
+    if (!found.isFile()) throw no_lock(file);
+    const { ino, mtimeMs } = found;
     return { state: `${ino}-${mtimeMs}`, age: Date.now() - mtimeMs, text: await handle.readFile("utf8") };
   } catch (error) {
     if ((error as NodeJS.ErrnoException).code !== "ENOENT") throw file_error(error, file, "a lock");
@@ -147,6 +150,9 @@ async function state_of(file: string): Promise<{ state: string; age: number; tex
     await handle?.close();
   }
 }
+
+const no_lock = (file: string) =>
+  new BimedixError("file_unreadable", { given: `${file}, which is no file`, expected: "a lock", todo: "remove it" });
 
 function owner_of(text: string): string {
   try {

@@ -1,6 +1,6 @@
 /** One writer at a time, whatever its process id, and no part of a killed one left behind. */
 import assert from "node:assert/strict";
-import { type ChildProcess, spawn } from "node:child_process";
+import { type ChildProcess, spawn, spawnSync } from "node:child_process";
 import { once } from "node:events";
 import { mkdir, mkdtemp, readdir, readFile, stat, symlink, utimes, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
@@ -112,6 +112,20 @@ describe("a lock", () => {
     await symlink("nowhere", join(folder, ".bimedix.lock"));
     await with_output(folder, "bimedix merge", async ({ check }) => check());
     assert.deepEqual(await readdir(folder), []);
+  });
+
+  test("that is a pipe or a folder is refused, and not waited for", {
+    skip: process.platform === "win32",
+  }, async () => {
+    const [piped, nested] = [await folder_of(), await folder_of()];
+    assert.equal(spawnSync("mkfifo", [join(piped, ".bimedix.lock")]).status, 0);
+    await mkdir(join(nested, ".bimedix.lock"));
+    for (const folder of [piped, nested])
+      await rejects(
+        with_output(folder, "a test", async () => {}),
+        "file_unreadable",
+        /lock, which is no file; .*remove it/,
+      );
   });
 
   test("of this process refuses a second one at once", async () => {

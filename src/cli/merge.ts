@@ -1,5 +1,6 @@
 /** The verb merge. */
 import { readdir } from "node:fs/promises";
+import { is_part } from "../files.js";
 import { resolve_adapter, resolve_model } from "../model/hub.js";
 import { merge_adapter } from "../model/merge.js";
 import { may_replace, progress_bar } from "./common.js";
@@ -10,8 +11,7 @@ export async function merge(
   adapter: string,
   { output, force, allowUnchanged = false }: { output: string; force?: boolean; allowUnchanged?: boolean },
 ): Promise<void> {
-  const there = await readdir(output).catch(() => []);
-  if (there.length > 0) await may_replace(`${output} exists and is not empty`, force);
+  if (await holds_something(output)) await may_replace(`${output} exists and is not empty`, force);
   const dir = await resolve_model(model, { on_progress: progress_bar("downloading") });
   const adapter_dir = await resolve_adapter(adapter, { on_progress: progress_bar("downloading") });
   const { changed, unchanged } = await stoppable((signal) =>
@@ -26,4 +26,11 @@ export async function merge(
     process.stderr.write(
       `${unchanged.length} that the adapter names did not change, such as ${unchanged[0]}: no token reached them in training.\n`,
     );
+}
+
+/** Whether a person may miss what is in a folder. What a merge left that was killed, which has no config.json yet, nobody does. */
+async function holds_something(folder: string): Promise<boolean> {
+  const names: string[] = await readdir(folder).catch(() => []);
+  if (names.some(is_part) && !names.includes("config.json")) return false;
+  return names.some((name) => !name.startsWith(".bimedix"));
 }

@@ -1,7 +1,5 @@
 /** Parquet in every codec that pyarrow writes, with values as JSON has them. Bytes that are no text stay bytes, which no column takes. */
 import { parentPort, Worker, workerData } from "node:worker_threads";
-import { parquetMetadata, parquetReadObjects } from "hyparquet";
-import { compressors } from "hyparquet-compressors";
 import { bad_data, type DataRecord } from "./record.js";
 
 const utf8 = new TextDecoder("utf-8", { fatal: true });
@@ -84,6 +82,11 @@ async function in_thread(bytes: Uint8Array): Promise<Rows> {
 async function read_rows(bytes: Uint8Array): Promise<Rows> {
   const file = bytes.buffer.slice(bytes.byteOffset, bytes.byteOffset + bytes.length) as ArrayBuffer;
   try {
+    // Here and not above: it takes 10 GB of address space, which a limit (ulimit -v) may not leave to those who read no Parquet.
+    const [{ parquetMetadata, parquetReadObjects }, { compressors }] = await Promise.all([
+      import("hyparquet"),
+      import("hyparquet-compressors"),
+    ]);
     const metadata = parquetMetadata(file);
     const decimals = metadata.schema.some(({ converted_type }) => converted_type === "DECIMAL");
     const rows = await parquetReadObjects({ file, metadata, compressors, parsers });

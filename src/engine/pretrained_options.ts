@@ -74,7 +74,7 @@ export const pretrained_options: OptionTable = {
     quantized: { type: "boolean", meaning: "true is q8 and false fp32, as in Transformers.js 2" },
     isolation: { type: "text", values: ["thread", "process"], meaning: "where inference runs" },
     accuracy_level: { type: "integer", values: [0, 4], meaning: "of quantised products; 0 is exact" },
-    threads: { type: "integer", least: 1, meaning: "of one operator" },
+    threads: { type: "integer", least: 1, most: 1024, meaning: "of one operator" },
     max_sequences: { type: "integer", least: 1, meaning: "sequences that are generated at one time" },
     chunk_tokens: { type: "integer", least: 1, meaning: "new tokens in one run" },
     cached_tokens: { type: "integer", least: 0, meaning: "tokens of earlier calls that stay cached" },

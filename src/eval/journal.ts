@@ -5,7 +5,7 @@
 import { mkdir, open, readFile } from "node:fs/promises";
 import { dirname } from "node:path";
 import { BimedixError } from "../errors.js";
-import { file_error } from "../files.js";
+import { check_file, file_error } from "../files.js";
 import { type Blame, sealed, shaped, unsealed } from "../shape.js";
 import { document_hash } from "./python.js";
 import { entry_schema, header_schema } from "./schema.js";
@@ -43,6 +43,7 @@ interface CheckedRun {
 
 /** @throws BimedixError bad_data for a file that is no journal, or with a damaged line other than a last one that was cut short */
 export async function read_journal<T extends Checked, R extends CheckedRun>(file: string): Promise<Journal<T, R>> {
+  await check_file(file, "a run's file");
   const { header, entries } = parse<T, R>(file, await readFile(file).catch((error) => fail(error, file)));
   if (header) return { header, entries };
   throw new BimedixError("bad_data", {

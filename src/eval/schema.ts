@@ -1,7 +1,7 @@
 /** The shape of a run's journal; `Sample` and `RunInfo` say what the fields mean. */
 import { z } from "zod";
 import { argmax } from "./metrics.js";
-import { float_string } from "./python.js";
+import { float_string, sha256 } from "./python.js";
 
 const count = z.int().min(0);
 const token = z.tuple([z.string().nullable(), z.string()]);
@@ -47,6 +47,13 @@ const sample = z
       acc === Number(argmax(log_likelihoods) === gold) &&
       resps.every(([[score]], i) => score === float_string(log_likelihoods[i]!)),
     "expected acc and resps as the log-likelihoods say",
+  )
+  .refine(
+    ({ resps, filtered_resps, target, target_hash, prompt_hash, arguments: args }) =>
+      String(resps) === String(filtered_resps) &&
+      target_hash === sha256(target) &&
+      Object.values(args).every(({ arg_0 }) => prompt_hash === sha256(arg_0)),
+    "expected filtered_resps and the hashes of what stands beside them",
   )
   .refine((one) => one.metrics.every((metric) => one[metric] !== undefined), "expected a value of each metric");
 

@@ -39,9 +39,10 @@ type Bad = (field: string, expected: string) => never;
  * @param theta the default of the architecture
  */
 export function parse_rope(json: Json, theta: number, max_position_embeddings: number, bad: Bad): Rope {
-  const holds = (value: unknown) => value != null && Object.keys(value as object).length > 0;
+  // What is false in Python stands for none, as there.
+  const holds = (value: unknown) => Boolean(value) && (typeof value !== "object" || Object.keys(value!).length > 0);
   const field = holds(json.rope_scaling) ? "rope_scaling" : "rope_parameters";
-  const given = (json[field] ?? {}) as Json;
+  const given = (holds(json[field]) ? json[field] : {}) as Json;
   if (typeof given !== "object" || Array.isArray(given)) bad(field, "an object");
   for (const [key, value] of Object.entries(given))
     if (typeof value === "object" && value !== null && !Array.isArray(value))

@@ -5,7 +5,7 @@
 import { readdir, readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { BimedixError } from "../errors.js";
-import { read_json, read_text } from "../files.js";
+import { check_file, read_json, read_text } from "../files.js";
 import type { AddedToken } from "./added_tokens.js";
 import type { Model } from "./bpe.js";
 import { as_llama, from_vocabulary, type TokenizerClass, tokenizer_class } from "./classes.js";
@@ -184,6 +184,7 @@ function truncation_settings(part: Component | null): Json {
 }
 
 async function from_sentencepiece(path: string, config: Json): Promise<Base> {
+  await check_file(path, "a SentencePiece model");
   const file = read_sentencepiece(await readFile(path), path);
   const ids = new Map<string, number>();
   for (const [id, { piece }] of file.pieces.entries()) {

@@ -27,7 +27,7 @@ const dataset = source.extend({ repeat: count().default(1).describe("how often a
 
 const adapter = z.strictObject({
   r: count().max(65536).describe("rank"),
-  lora_alpha: positive.describe("the adapter is scaled by lora_alpha / r"),
+  lora_alpha: positive.max(1e30).describe("the adapter is scaled by lora_alpha / r"),
   lora_dropout: share.default(0).describe("of the adapters' inputs"),
   use_rslora: z.boolean().default(false).describe("scale by lora_alpha / sqrt(r) instead"),
   targets: z
@@ -94,7 +94,10 @@ const schema = z.strictObject({
   max_skipped_steps: count()
     .default(5)
     .describe("steps in a row with gradients that are not finite, after which the run stops"),
-  threads: count().optional().describe("of one operator; default: the physical cores that the process may use"),
+  threads: count()
+    .max(1024)
+    .optional()
+    .describe("of one operator; default: the physical cores that the process may use"),
 });
 
 export type Recipe = z.infer<typeof schema>;

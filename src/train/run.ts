@@ -46,14 +46,14 @@ export async function run_training(recipe: Recipe, options: TrainOptions = {}): 
   }
 }
 
-/** A run with its curves, also where it was ended. */
+/** A run with its curves, also where it was ended. One that could not begin leaves nothing. */
 async function drawn(recipe: Recipe, resume: boolean, listener: Listener, lock: Lock): Promise<TrainResult> {
+  const run = await prepare(recipe, resume, listener, lock);
   try {
-    const run = await prepare(recipe, resume, listener, lock);
     const result = await train(run);
     return { ...result, plot: await write_plot(recipe.output_dir) };
   } catch (error) {
-    // There is no log yet where loading was stopped; and what ended the run is what is to be read.
+    // What ended the run is what is to be read.
     if (!is_lost(error)) await write_plot(recipe.output_dir).catch(() => {});
     throw error;
   }

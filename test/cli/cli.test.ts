@@ -1,7 +1,7 @@
 /** The command line as a person meets it: exit codes, one-line errors, JSON. */
 import assert from "node:assert/strict";
 import { spawnSync } from "node:child_process";
-import { mkdtemp, readdir, writeFile } from "node:fs/promises";
+import { cp, mkdtemp, readdir, readFile, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test } from "node:test";
@@ -48,6 +48,18 @@ test("nothing leaves the machine: no telemetry of the runtime is prepared or kep
   const { status } = bimedix(["hi", "--max-new-tokens", "2"], "", { ...env, HOME: home, TMPDIR: home });
   assert.equal(status, 0);
   assert.deepEqual(await readdir(home), []);
+});
+
+test("a model that cannot be loaded is an error, and not the end of a process that waits for nothing", async () => {
+  const model = await mkdtemp(join(tmpdir(), "bimedix-"));
+  await cp(join(root, "models/nano"), model, { recursive: true });
+  const config = JSON.parse(await readFile(join(model, "config.json"), "utf8"));
+  await writeFile(join(model, "config.json"), JSON.stringify({ ...config, num_key_value_heads: 8 }));
+  for (const verb of [["hi"], ["generate", "hi"], ["mcqa", "--question", "Which?", "--options", "a", "b"]]) {
+    const { status, stderr } = bimedix([...verb, "--model", model]);
+    assert.equal(status, 1, stderr);
+    assert.match(stderr, /bimedix: .*model_quantized\.onnx.*convert the model again/);
+  }
 });
 
 test("what is piped in is one question, whole or where - stands", () => {

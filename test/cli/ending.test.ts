@@ -1,7 +1,7 @@
 /** How the command line ends: a reader who leaves, a signal, a port that cannot be had, files that would be written over. */
 import assert from "node:assert/strict";
 import { type ChildProcess, spawn, spawnSync } from "node:child_process";
-import { mkdtemp, readdir, readFile, writeFile } from "node:fs/promises";
+import { mkdir, mkdtemp, readdir, readFile, writeFile } from "node:fs/promises";
 import { createServer } from "node:net";
 import { constants, tmpdir } from "node:os";
 import { join } from "node:path";
@@ -145,6 +145,18 @@ test("nothing is written over without --force", async () => {
   assert.equal(again().status, 0);
   assert.equal(again().status, 2);
   assert.equal(bimedix("convert", base, "--dtype", "q4", "--output", join(folder, "q4"), "--force").status, 0);
+});
+
+test("what a killed merge left is nobody's, and the next one goes on", async () => {
+  const folder = await mkdtemp(join(tmpdir(), "bimedix-"));
+  const part = join(folder, `.bimedix-${"0".repeat(16)}.part`);
+  await mkdir(part);
+  await writeFile(join(part, "config.json"), "{}");
+  await writeFile(join(folder, "tokenizer.json"), "{}");
+  const { status, stderr } = bimedix("merge", base, join(root, "test/fixtures/train/peft4"), "--output", folder);
+  assert.equal(status, 0, stderr);
+  assert.ok(!(await readdir(folder)).some((name) => name.startsWith(".")));
+  assert.equal(bimedix("merge", base, "/nowhere", "--output", folder).status, 2);
 });
 
 test("--resume says when there is nothing to resume", async () => {

@@ -131,6 +131,7 @@ test("numbers at their extremes, functions and other values that no option has: 
         assert.ok(error instanceof BimedixError, `${name} ${String(value)}: ${String(error)}`);
       });
   }
+  await rejects(Assistant.from_pretrained(nano, { threads: 1e6 }), "bad_option", /threads 1000000.*from 1 to 1024/);
   await rejects(model.engine.score(requests, { top_logprobs: -1 }), "bad_option", /top_logprobs -1.*from 0/);
   const forward = (options: object) => model.forward({ input_ids, ...options });
   await rejects(forward({ adapter: () => 1 }), "bad_option", /cannot be given to another thread/);

@@ -270,7 +270,7 @@ describe("options that are not supported are refused by name", () => {
       [{ session_options: { intraOpNumThreads: 2 } }, /session_options.*threads/],
       [{ subfolder: "x" }, /subfolder "x"/],
       [{ model_file_name: "decoder" }, /model_file_name/],
-      [{ threads: 0 }, /threads 0; expected an integer from 1/],
+      [{ threads: 0 }, /threads 0; expected an integer from 1 to 1024/],
       [{ isolation: "worker" }, /isolation "worker"; expected "thread" or "process"/],
       [{ adapter: 5 }, /adapter 5/],
     ] as const)

@@ -75,6 +75,9 @@ describe("a journal", () => {
       [[header, changed(first, (value) => (value.batch = -1), true)], /line 2: batch: /],
       [[header, changed(first, (value) => (value.batch = 3), true)], /line 2: batch 3 of 3/],
       [[header, changed(first, (value) => (value.samples[4].acc = 1 - value.samples[4].acc), true)], /samples\.4: /],
+      [[header, changed(first, (value) => (value.samples[4].filtered_resps[0][0] = "-1.0"), true)], /samples\.4: /],
+      [[header, changed(first, (value) => (value.samples[4].target = "9"), true)], /samples\.4: expected.*hashes/],
+      [[header, changed(first, (value) => (value.samples[4].arguments.gen_args_1.arg_0 = ""), true)], /samples\.4: /],
       [[header, changed(first, (value) => (value.samples[4].doc.answer = 9), true)], /question 4 of mine with another/],
       [[header, changed(first, (value) => (value.samples[4].doc_id = 5), true)], /question 5 of mine, which stands/],
       [[header, changed(first, (value) => (value.samples[4].doc_id = 70), true)], /question 70 of mine, which the run/],
@@ -96,6 +99,10 @@ describe("a journal", () => {
     const { run } = await again();
     assert.equal(run.entries.length, 3);
     assert.equal((await read_journal(journal)).entries.length, 3);
+  });
+
+  test("that is a device is refused, and not read for ever", async () => {
+    await rejects(read_journal("/dev/zero"), "file_unreadable", /is a pipe or a device/);
   });
 
   test("of another run is not written over", async () => {

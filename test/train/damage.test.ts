@@ -170,6 +170,8 @@ test("what no machine can do is refused by name, before anything is allocated", 
   assert.throws(() => check_parameters(shape, {} as ModelConfig), { code: "bad_recipe", message });
   assert.throws(() => recipe("x", "max_steps=~", "num_epochs=1000000000"), /num_epochs: .*<=1000000/);
   assert.throws(() => recipe("x", "adapter.r=1000000000"), /adapter\.r: .*<=65536/);
+  assert.throws(() => recipe("x", "adapter.lora_alpha=1.0e308"), /adapter\.lora_alpha: Too big/);
+  assert.throws(() => recipe("x", "threads=1000000"), /threads: .*<=1024/);
   assert.throws(() => recipe("x", "seed=*nope"), /"seed=\*nope": Unresolved alias/);
   const laughs = `a: &a [1,1,1,1,1,1,1,1,1]\n${[..."bcdefghi"].map((x, i) => `${x}: &${x} [${`*${"abcdefgh"[i]},`.repeat(9)}]`).join("\n")}`;
   assert.throws(() => parse_recipe(laughs, "x"), /alias/);
@@ -201,6 +203,15 @@ test("an output_dir has one writer at a time, whoever comes second is told by wh
     (await readdir(output)).filter((name) => name.startsWith(".")),
     [],
   );
+});
+
+test("a run that cannot begin leaves nothing", async () => {
+  const base = join(folder, "base");
+  await cp(join(root, "models/nano"), base, { recursive: true });
+  const names = (await readdir(base)).sort();
+  const onto_itself = recipe("base", `base_model=${base}`, "adapter=none");
+  await rejects(run_training(onto_itself), "bad_option", /the base model's own directory/);
+  assert.deepEqual((await readdir(base)).sort(), names);
 });
 
 test("a run that lost its place while it slept writes nothing more", async () => {

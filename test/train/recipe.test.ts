@@ -237,3 +237,7 @@ describe("Axolotl", () => {
     );
   });
 });
+
+test("a recipe from a device without an end is refused", async () => {
+  await rejects(read_recipe("/dev/zero"), "file_unreadable", /\/dev\/zero, which has no end within \d+ MB/);
+});
