@@ -86,16 +86,13 @@ test("who does not read an answer is cut off; one that is long in the making is 
   socket.pause();
   // More than the system keeps for who does not read.
   socket.write("GET /lib/marked.js HTTP/1.1\r\nhost: localhost\r\n\r\n".repeat(95));
-  const notices = () => {
-    // What is sent to nobody comes back as an error.
-    if (!ended) socket.write("\r\n");
-    return ended;
-  };
-  try {
-    await until(notices, "the end of its connection");
-  } finally {
-    socket.destroy();
+  // What is sent to nobody comes back as an error; what is sent too often says that somebody is there.
+  for (let i = 0; i < 15 && !ended; i++) {
+    await sleep(1000);
+    socket.write("\r\n");
   }
+  socket.destroy();
+  assert.ok(ended);
   // Behind another on its connection, whose time to be sent is not its own.
   const long = as_bytes(chats, chat("x", { max_tokens: 600, ignore_eos: true }), "connection: close\r\n");
   const answer = await raw(at.url, `GET /health HTTP/1.1\r\nhost: localhost\r\n\r\n${long}`, { wait: 60_000 });
