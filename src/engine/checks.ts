@@ -38,12 +38,18 @@ export function check_prompt(config: Limits, tokens: readonly number[], room: nu
   check_tokens(config, tokens);
 }
 
+/** That something is a list, of which each item holds. @throws BimedixError bad_option */
+export function check_list(given: unknown, expected: string, holds: (item: unknown) => boolean): void {
+  if (Array.isArray(given) && given.every(holds)) return;
+  throw new BimedixError("bad_option", { given: "something else", expected, todo: "pass such a list" });
+}
+
 /** @throws BimedixError token_out_of_range */
 export function check_tokens({ vocab_size }: Limits, tokens: readonly number[]): void {
   const wrong = tokens.find((token) => !Number.isInteger(token) || token < 0 || token >= vocab_size);
   if (wrong !== undefined) {
     throw new BimedixError("token_out_of_range", {
-      given: `token id ${wrong}`,
+      given: `token id ${String(wrong)}`,
       expected: `0 to ${vocab_size - 1}`,
       todo: "use the tokenizer of this model",
     });

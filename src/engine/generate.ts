@@ -70,7 +70,7 @@ export function prepare_call(given: ModelGenerateOptions, defaults: GenerationCo
   const mask = attention_mask ? to_rows(attention_mask, "values of attention_mask") : undefined;
   const own = check_generation_options(options) as Omit<ModelGenerateOptions, "input_ids">;
   const unpadded = without_padding(rows, mask);
-  const longest = Math.max(...unpadded.map(({ length }) => length));
+  const longest = unpadded.reduce((most, { length }) => Math.max(most, length), 0);
   const { max_length: _, min_length: __, stop_strings: its_stops, max_time: its_time, ...model } = defaults;
   const { stop, stop_strings, streamer, num_return_sequences = 1, ...timed } = own;
   const { max_time = its_time ?? Number.POSITIVE_INFINITY, ...rest } = timed;

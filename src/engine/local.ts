@@ -2,7 +2,7 @@
 import { BimedixError } from "../errors.js";
 import type { Store } from "../model/store.js";
 import { Channel } from "./channel.js";
-import { check_generation, check_prompt, check_tokens } from "./checks.js";
+import { check_generation, check_list, check_prompt, check_tokens } from "./checks.js";
 import type {
   Engine,
   EngineState,
@@ -66,6 +66,10 @@ export class LocalEngine implements Engine {
 
   async score(requests: readonly ScoreRequest[], { signal, ...options }: ScoreOptions = {}): Promise<Score[]> {
     const { prefix, adapter, top_logprobs } = check_options(options, score_options, "score") as ScoreOptions;
+    check_list(requests, "list of { context, continuation }, each a list of token ids", (one) => {
+      const { context, continuation } = (one ?? {}) as Partial<ScoreRequest>;
+      return Array.isArray(context) && Array.isArray(continuation);
+    });
     for (const { context, continuation } of requests) {
       if (context.length === 0 || continuation.length === 0) {
         throw new BimedixError("empty_prompt", {
@@ -111,6 +115,7 @@ export class LocalEngine implements Engine {
     { signal, ...options }: ForwardOptions = {},
   ): Promise<ForwardResult> {
     const { adapter, output_logits = true } = check_options(options, forward_options, "forward") as ForwardOptions;
+    check_list(sequences, "list of lists of token ids", Array.isArray);
     for (const tokens of sequences) check_prompt(this.runner.config, tokens, 0);
     const done = await this.turn();
     try {

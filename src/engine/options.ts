@@ -98,11 +98,9 @@ function holds(value: unknown, { type, least, above, most, values, nullable }: O
   if (value === null && nullable) return true;
   if (values) return values.includes(value);
   if (!kinds[type].holds(value)) return false;
-  const number = value as number;
+  if (typeof value !== "number") return true;
   return (
-    !(least !== undefined && number < least) &&
-    !(above !== undefined && number <= above) &&
-    !(number > (most ?? Infinity))
+    !(least !== undefined && value < least) && !(above !== undefined && value <= above) && !(value > (most ?? Infinity))
   );
 }
 

@@ -46,6 +46,12 @@ async function resolve_any(
   wanted: Wanted,
   options: HubOptions,
 ): Promise<string> {
+  if (typeof id_or_dir !== "string")
+    throw new BimedixError("bad_option", {
+      given: `a ${typeof id_or_dir} for ${kind === "model" ? "a model" : "an adapter"}`,
+      expected: "the path of a directory, or a hub id",
+      todo: "pass it as a text",
+    });
   if (existsSync(id_or_dir)) {
     if (statSync(id_or_dir).isDirectory()) return id_or_dir;
     throw new BimedixError("bad_option", {

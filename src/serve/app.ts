@@ -29,6 +29,8 @@ export interface AppOptions {
   /** Write what is asked and answered into the log. */
   log_prompts: boolean;
   version: string;
+  /** Milliseconds in which a client takes nothing of its answer before its connection is ended. */
+  send_timeout: number;
   /** The web page's files by their paths. */
   page: ReadonlyMap<string, PageFile>;
 }
@@ -55,6 +57,8 @@ export function create_app(options: AppOptions): Hono<Env> {
     const id = randomUUID();
     c.set("id", id);
     c.set("fields", {});
+    // Of the request before it on this connection; this one may take long to be answered.
+    c.env.incoming.socket.setTimeout(0);
     c.env.outgoing.once("close", () => {
       // As nginx says it: the client closed the request.
       const status = c.env.outgoing.writableFinished ? c.env.outgoing.statusCode : 499;
@@ -65,6 +69,8 @@ export function create_app(options: AppOptions): Hono<Env> {
       log.write("info", "request", { id, method: c.req.method, route, status, seconds, ...c.get("fields") });
     });
     await next();
+    // What is left is to send it, with a word every few seconds.
+    c.env.outgoing.setTimeout(options.send_timeout);
     c.header("x-request-id", id);
     for (const [name, value] of Object.entries(security_headers)) if (!c.res.headers.has(name)) c.header(name, value);
   });

@@ -26,6 +26,8 @@ export interface ServerOptions extends Omit<ServiceOptions, "log"> {
   body_limit?: number;
   /** Seconds in which a request has to arrive whole; its headers have at most 10 of them. Default 30. */
   request_timeout?: number;
+  /** Seconds in which a client takes nothing of its answer before its connection is ended. Default 60. */
+  send_timeout?: number;
   /** Write prompts and answers into the log. Default false. */
   log_prompts?: boolean;
   log?: Log;
@@ -108,6 +110,7 @@ export async function start_server(options: ServerOptions): Promise<RunningServe
     hosts: new Hosts([host, ...allow_hosts]),
     body_limit: options.body_limit ?? 2 ** 21,
     log_prompts: options.log_prompts ?? false,
+    send_timeout: 1000 * (options.send_timeout ?? 60),
     version: options.version,
     page: await read_page(),
   };

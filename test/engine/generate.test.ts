@@ -346,3 +346,22 @@ test("the nearest name is a likely one", () => {
   assert.equal(nearest("sede", names), "seed");
   assert.equal(nearest("quux", names), undefined);
 });
+
+test("what is no text, no option and no list of tokens is refused as that", async () => {
+  for (const id of [5, 5n, null, {}, [], Symbol("x"), () => {}]) {
+    await rejects(Model.from_pretrained(id as string), "bad_option", /a model/);
+    await rejects(AutoTokenizer.from_pretrained(id as string), "bad_option", /a model/);
+  }
+  const dir = join(root, "models/nano");
+  await rejects(Model.from_pretrained(dir, { dtype: Symbol("q8") as unknown as "q8" }), "bad_option", /dtype/);
+  const many = prepare_call({ input_ids: Array.from({ length: 200_000 }, () => [1]) }, {});
+  assert.equal(many.prompts.length, 200_000);
+  const model = await Model.from_pretrained(dir);
+  const { engine } = model;
+  for (const wrong of [5, {}, "x", [null], [5]]) {
+    await rejects(engine.score(wrong as never), "bad_option", /token ids/);
+    await rejects(engine.forward(wrong as never), "bad_option", /token ids/);
+  }
+  await rejects(engine.score([{ context: 5, continuation: [1] }] as never), "bad_option", /token ids/);
+  await model.dispose();
+});

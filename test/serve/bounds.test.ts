@@ -3,11 +3,13 @@ import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
 import { once } from "node:events";
 import { mkdtemp, rm, writeFile } from "node:fs/promises";
-import { connect } from "node:net";
+import { createServer } from "node:http";
+import { type AddressInfo, connect } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
 import { Bodies } from "../../src/serve/bodies.js";
+import { bound_connections, in_order } from "../../src/serve/connections.js";
 import { check_key, Log, start_server } from "../../src/serve/index.js";
 import { Lines } from "../../src/serve/log.js";
 import { merged } from "../../src/serve/pieces.js";
@@ -42,6 +44,61 @@ async function until(holds: () => boolean | Promise<boolean>, what: string): Pro
   throw new Error(`${what} did not happen in 20 s`);
 }
 const code_of = (body: string) => (JSON.parse(body) as { error: { code: string } }).error.code;
+
+test("who connects and says nothing, or never ends what it says, keeps nobody out", async () => {
+  let answer: (() => void) | undefined;
+  const server = createServer(
+    in_order(({ url }, outgoing) => {
+      if (url === "/long") answer = () => void outgoing.end("long");
+      else outgoing.end("short");
+    }),
+  );
+  bound_connections(server, 4);
+  await new Promise<void>((resume) => server.listen(0, "127.0.0.1", resume));
+  const { port } = server.address() as AddressInfo;
+  const url = `http://127.0.0.1:${port}`;
+  const get = (path: string) => raw(url, `GET ${path} HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n`);
+  const long = get("/long");
+  await until(() => answer !== undefined, "a request that is answered");
+  const sockets = Array.from({ length: 12 }, (_, i) => {
+    const socket = connect(port, "127.0.0.1")
+      .on("error", () => {})
+      .resume();
+    const begun = ["", "GET / HTTP/1.1\r\nhost: a\r\nx", "POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 9\r\n\r\nx"];
+    socket.write(begun[i % 3]!);
+    return socket;
+  });
+  await Promise.all(sockets.map((socket) => once(socket, "connect")));
+  await until(() => sockets.filter(({ closed }) => closed).length >= 9, "the end of those that came first");
+  for (let i = 0; i < 5; i++) assert.match(await get("/short"), /short/);
+  answer!();
+  assert.match(await long, /long/);
+  for (const socket of sockets) socket.destroy();
+  server.close();
+});
+
+test("who does not read an answer is cut off; one that is long in the making is not", async () => {
+  const at = await start({ send_timeout: 0.3 });
+  let ended = false;
+  const socket = connect(Number(new URL(at.url).port), "127.0.0.1").on("error", () => {
+    ended = true;
+  });
+  socket.pause();
+  // More than the system keeps for who does not read.
+  socket.write("GET /lib/marked.js HTTP/1.1\r\nhost: localhost\r\n\r\n".repeat(95));
+  // What is sent to nobody comes back as an error; what is sent too often says that somebody is there.
+  for (let i = 0; i < 15 && !ended; i++) {
+    await sleep(1000);
+    socket.write("\r\n");
+  }
+  socket.destroy();
+  assert.ok(ended);
+  // Behind another on its connection, whose time to be sent is not its own.
+  const long = as_bytes(chats, chat("x", { max_tokens: 600, ignore_eos: true }), "connection: close\r\n");
+  const answer = await raw(at.url, `GET /health HTTP/1.1\r\nhost: localhost\r\n\r\n${long}`, { wait: 60_000 });
+  assert.match(answer, /"completion_tokens":600/);
+  await at.server.stop(1);
+});
 
 describe("a server", () => {
   let at: TestServer;
