@@ -10,7 +10,8 @@ export async function merge(
   adapter: string,
   { output, force, allowUnchanged = false }: { output: string; force?: boolean; allowUnchanged?: boolean },
 ): Promise<void> {
-  const there = await readdir(output).catch(() => []);
+  // What a merge that was killed left there is its own.
+  const there = (await readdir(output).catch(() => [])).filter((name) => !name.startsWith(".bimedix"));
   if (there.length > 0) await may_replace(`${output} exists and is not empty`, force);
   const dir = await resolve_model(model, { on_progress: progress_bar("downloading") });
   const adapter_dir = await resolve_adapter(adapter, { on_progress: progress_bar("downloading") });
