@@ -174,6 +174,16 @@ test("who waits for another process says for whom, and Ctrl-C ends it at once", 
   }
 });
 
+test("a model that cannot be loaded is one line, not a process that just ends", async () => {
+  const file = join(await mkdtemp(join(tmpdir(), "bimedix-")), "file");
+  await writeFile(file, "");
+  const cached = { ...env, BIMEDIX_CACHE: join(file, "cache") };
+  const args = [main, "chat", "hi", "--dtype", "bnb4"];
+  const { status, stderr } = spawnSync(process.execPath, args, { encoding: "utf8", env: cached, input: "" });
+  assert.equal(status, 1);
+  assert.match(stderr, /^bimedix: [^\n]*cache[^\n]*\n$/);
+});
+
 test("a merge that was killed is started again by the same command", async () => {
   const folder = await locked_folder(3_600_000);
   await writeFile(join(folder, ".bimedix-0123456789abcdef.part"), "half");
