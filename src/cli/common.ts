@@ -28,9 +28,17 @@ export interface GenerationOptions {
   stop?: string[];
 }
 
-/** One line on the terminal that is written over; nothing where the output is not a terminal. */
-export function progress_bar(label: string): (progress: { file?: string; done: number; total: number }) => void {
-  return ({ file, done, total }) => {
+/** One line on the terminal that is written over; nothing where the output is not a terminal, but whom this process waits for. */
+export function progress_bar(
+  label: string,
+): (progress: { file?: string; done: number; total: number; waiting?: string }) => void {
+  let told = false;
+  return ({ file, done, total, waiting }) => {
+    if (waiting !== undefined) {
+      if (!told) process.stderr.write(`waiting for ${waiting}; should it be dead, for ten seconds\n`);
+      told = true;
+      return;
+    }
     const part = total > 0 ? Math.min(1, done / total) : 1;
     const numbers = `${Math.round(part * 100)} % of ${(total / 1e6).toFixed(0)} MB${file ? ` ${file}` : ""}`;
     show_state(done >= total ? "" : `${label} ${bar(part)} ${numbers}`);

@@ -42,8 +42,8 @@ export interface PretrainedOptions
   dtype?: Dtype | "auto" | { model: Dtype };
   /** A thread of this process (default), or a process that may crash without it. */
   isolation?: Isolation;
-  /** Called while the model is downloaded (`file` is set) and converted. */
-  on_progress?: (progress: { file?: string; done: number; total: number }) => void;
+  /** Called while the model is downloaded (`file` is set) and converted (`waiting` names another process that does it). */
+  on_progress?: (progress: { file?: string; done: number; total: number; waiting?: string }) => void;
 }
 
 export interface Logits {

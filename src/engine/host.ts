@@ -1,6 +1,7 @@
 /** The side of a `WorkerEngine` that runs the model: the first module of a thread or process that `link.ts` starts. */
 import { isMainThread, parentPort, type Transferable, workerData } from "node:worker_threads";
 import { error_message } from "../errors.js";
+import type { StoreOptions } from "../model/store.js";
 import type { ForwardResult } from "./engine.js";
 import { type Call, ENGINE, type HostData, type Reply, type Request } from "./link.js";
 import type { LocalEngine } from "./local.js";
@@ -56,7 +57,7 @@ class Host {
     if (call.kind === "load") {
       const { dtype, ...local } = call.options;
       let last = 0;
-      const on_progress = (progress: { done: number; total: number }) => {
+      const on_progress: NonNullable<StoreOptions["on_progress"]> = (progress) => {
         if (progress.done < progress.total && Date.now() - last < 50) return;
         last = Date.now();
         send(progress);

@@ -77,7 +77,11 @@ export class WorkerEngine implements Engine {
       if (!signal?.aborted) engine.worker.ref();
       const left = engine.worker.leave();
       // Who stops it is answered at once: what ONNX Runtime is loading cannot be interrupted.
-      if (!signal?.aborted) await left;
+      if (!signal?.aborted) {
+        // An idle worker does not keep the process alive, which would end without the error.
+        engine.worker.ref();
+        await left;
+      }
       throw error;
     }
   }

@@ -27,7 +27,8 @@ export interface ConvertOptions {
   dtype: StoredDtype;
   /** Where `onnx/` goes, and what belongs to a model beside its weights; default: the checkpoint's own directory. */
   output?: string;
-  on_progress?: (progress: { done: number; total: number }) => void;
+  /** `waiting`: the other process that has the lock of where this one writes. */
+  on_progress?: (progress: { done: number; total: number; waiting?: string }) => void;
   signal?: AbortSignal;
 }
 
@@ -37,13 +38,15 @@ const PIECE = 2 ** 22;
 /** Writes the model and returns the path of its graph. @throws BimedixError for bad weights, a full disk, an abort, in_use */
 export async function convert(checkpoint: Checkpoint, options: ConvertOptions): Promise<string> {
   const { output = checkpoint.dir, ...rest } = options;
+  const { on_progress, signal } = rest;
   const in_place = await same_folder(output, checkpoint.dir);
   if (!in_place) await refuse_own_base(output, checkpoint.dir);
   const copy = async () => {
     if (!in_place) await copy_published_files(checkpoint.dir, output);
   };
   const work = (lock: Lock) => write_converted(checkpoint, { ...rest, folder: join(output, "onnx"), lock, copy });
-  return with_output(output, "a conversion", work, { wait: false });
+  const on_wait = (waiting: string) => on_progress?.({ done: 0, total: 1, waiting });
+  return with_output(output, "a conversion", work, { wait: false, on_wait, ...(signal ? { signal } : {}) });
 }
 
 /**

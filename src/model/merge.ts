@@ -17,7 +17,8 @@ import { write_model } from "./write_model.js";
 export interface MergeOptions {
   /** Also write a model of which no tensor changed. Default false. */
   allow_unchanged?: boolean;
-  on_progress?: (progress: { done: number; total: number }) => void;
+  /** `waiting`: the other process that has the lock of where this one writes. */
+  on_progress?: (progress: { done: number; total: number; waiting?: string }) => void;
   signal?: AbortSignal;
 }
 
@@ -90,7 +91,8 @@ export async function merge_adapter(
       },
     });
   try {
-    await with_output(output, "a merge", write, { wait: false });
+    const on_wait = (waiting: string) => on_progress?.({ done: 0, total: 1, waiting });
+    await with_output(output, "a merge", write, { wait: false, on_wait, ...(signal ? { signal } : {}) });
   } finally {
     await adder.release();
   }

@@ -26,7 +26,8 @@ export interface Store {
 }
 
 interface Progress {
-  on_progress?: (progress: { done: number; total: number }) => void;
+  /** `waiting`: the other process that has the lock of where this one writes. */
+  on_progress?: (progress: { done: number; total: number; waiting?: string }) => void;
   signal?: AbortSignal;
 }
 
@@ -66,7 +67,9 @@ export async function open_store(dir: string, { dtype, ...progress }: StoreOptio
     await write_converted(checkpoint, { dtype, folder, lock, ...progress });
     return (await read_store(file, config, dtype, progress))!;
   };
-  return with_output(output, "a conversion", convert_once, progress.signal ? { signal: progress.signal } : {});
+  const { on_progress, signal } = progress;
+  const on_wait = (waiting: string) => on_progress?.({ done: 0, total: 1, waiting });
+  return with_output(output, "a conversion", convert_once, { on_wait, ...(signal ? { signal } : {}) });
 }
 
 /** Shards may be links to several disks, and a graph names its files in one folder. */
