@@ -50,7 +50,7 @@ export async function with_lock<T>(
   hold(file, id);
   const is_mine = async () => (await state_of(file))?.text.includes(id) ?? false;
   const check = async () => {
-    if (!(await is_mine())) throw in_use(file, "another process, while this one slept");
+    if (!(await is_mine())) throw in_use(file, "which another process took while this one slept");
   };
   try {
     return await work({ check });
@@ -89,7 +89,8 @@ async function take(file: string, mine: string, { signal, on_wait, wait: waits =
     if (found === null) continue;
     const owner = owner_of(found.text);
     // One that beats, or whose work is this process's own, lives.
-    if (!waits && (held.has(file) || (seen !== undefined && seen !== found.state))) throw in_use(file, owner);
+    if (!waits && (held.has(file) || (seen !== undefined && seen !== found.state)))
+      throw in_use(file, `where ${owner} writes`);
     if (found.state !== seen) [seen, since] = [found.state, performance.now()];
     const over = performance.now() - since - (found.age > OLD ? OLD_ABANDONED : ABANDONED);
     if (over > 0 && (await take_over(file, seen, mine, over > ABANDONED))) return;
@@ -127,7 +128,7 @@ async function created(file: string, content: string): Promise<boolean> {
     return true;
   } catch (error) {
     if ((error as NodeJS.ErrnoException).code === "EEXIST") return false;
-    throw file_error(error, file, "a place for a lock");
+    throw file_error(error, locked(file), "a place to write to");
   }
 }
 
@@ -163,9 +164,12 @@ function owner_of(text: string): string {
   }
 }
 
-const in_use = (file: string, owner: string) =>
+/** What a person knows of a lock: the folder or file that it is for. */
+const locked = (file: string) => file.replace(/[/\\]\.bimedix\.lock$|\.lock$/, "");
+
+const in_use = (file: string, why: string) =>
   new BimedixError("in_use", {
-    given: `${file.replace(/[/\\]\.bimedix\.lock$|\.lock$/, "")}, where ${owner} writes`,
+    given: `${locked(file)}, ${why}`,
     expected: "one writer at a time",
     todo: "wait until it has ended, or choose another output",
   });

@@ -35,7 +35,7 @@ export function progress_bar(
   let told = false;
   return ({ file, done, total, waiting }) => {
     if (waiting !== undefined) {
-      if (!told) process.stderr.write(`waiting for ${waiting}; should it be dead, for ten seconds\n`);
+      if (!told) process.stderr.write(`waiting for ${waiting}, ten seconds at most if it has died\n`);
       told = true;
       return;
     }

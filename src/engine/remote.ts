@@ -59,8 +59,8 @@ export class RemoteEngine implements Pick<Engine, "score"> {
     const work = async () => {
       while (next < requests.length) {
         const from = next;
-        next += batch;
-        const part = await this.score_batch(requests.slice(from, from + batch), own).catch((error: unknown) => {
+        next = end_of_batch(requests, from, batch);
+        const part = await this.score_batch(requests.slice(from, next), own).catch((error: unknown) => {
           // One failure ends the call: the others send no more.
           next = requests.length;
           throw error;
@@ -109,4 +109,16 @@ export class RemoteEngine implements Pick<Engine, "score"> {
       todo: "use a server that scores prompts, such as vLLM",
     });
   }
+}
+
+/** Tokens of one request, beyond which it holds one prompt: an answer has a number for each, and a server a bound for both. */
+const BATCH_TOKENS = 2 ** 16;
+
+function end_of_batch(requests: readonly ScoreRequest[], from: number, most: number): number {
+  let [end, tokens] = [from, 0];
+  for (; end < Math.min(requests.length, from + most); end++) {
+    tokens += requests[end]!.context.length + requests[end]!.continuation.length;
+    if (tokens > BATCH_TOKENS && end > from) break;
+  }
+  return end;
 }

@@ -73,8 +73,6 @@ export class WorkerEngine implements Engine {
       return engine;
     } catch (error) {
       engine.disposed = true;
-      // An idle worker does not keep the process alive, which has this error to tell.
-      if (!signal?.aborted) engine.worker.ref();
       const left = engine.worker.leave();
       // Who stops it is answered at once: what ONNX Runtime is loading cannot be interrupted.
       if (!signal?.aborted) {

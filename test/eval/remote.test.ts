@@ -75,6 +75,21 @@ describe("a remote engine", () => {
     assert.equal(headers.authorization, "Bearer key");
   });
 
+  test("long prompts are sent in fewer at a time", async () => {
+    const engine = await RemoteEngine.connect(url, [1, 50, 60, 70], { batch: 16, concurrency: 1 });
+    const sizes: number[] = [];
+    answer = async (_, __, prompts) => {
+      sizes.push(prompts.length);
+      const one = ({ length }: number[]) => ({ token_logprobs: [null, ...Array(length).fill(-1)], top_logprobs: null });
+      return { choices: prompts.map((tokens, index) => ({ index, logprobs: one(tokens) })) };
+    };
+    const long = (length: number) => ({ context: Array<number>(length - 1).fill(5), continuation: [6] });
+    const scores = await engine.score([...Array(20).fill(long(10_000)), long(70_000), ...Array(17).fill(long(9))]);
+    answer = completions;
+    assert.deepEqual(sizes, [6, 6, 6, 2, 1, 16, 1]);
+    assert.deepEqual(new Set(scores.map(({ logprob }) => logprob)), new Set([-1]));
+  });
+
   test("an evaluation sees the server's name and length", async () => {
     const model = await remote_model(url, { tokenizer: dir });
     assert.equal(model.name, "nano");
