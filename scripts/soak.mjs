@@ -12,8 +12,8 @@ import { root, setup } from "./setup.mjs";
 
 setup();
 const requests = process.argv[3] === "requests" ? Number(process.argv[2]) : Number.POSITIVE_INFINITY;
-// So long does a client's share of the requests take at least; they end it.
-const minutes = requests < Number.POSITIVE_INFINITY ? 3 : Number(process.argv[2] ?? 30);
+// Requests end it when all are answered; the memory is looked at for so long.
+const minutes = requests < Number.POSITIVE_INFINITY ? requests / 600 : Number(process.argv[2] ?? 30);
 const child = spawn(
   process.execPath,
   [join(root, "dist/src/cli/main.js"), "serve", "--port", "0", "--name", "nano", "--max-queue", "8"],
@@ -33,6 +33,7 @@ createInterface(child.stderr).on("line", (line) => {
 const [line] = await once(child.stdout, "data");
 const [, url] = /^(http:\S+)\/v1 /.exec(String(line));
 const end = Date.now() + minutes * 60_000;
+const until = requests < Number.POSITIVE_INFINITY ? Number.POSITIVE_INFINITY : end;
 const counts = {};
 const count = (key) => {
   counts[key] = (counts[key] ?? 0) + 1;
@@ -156,7 +157,7 @@ looking.on("message", ({ status, took }) => {
 });
 let left_to_ask = requests;
 async function client() {
-  while (Date.now() < end && !ended && left_to_ask-- > 0) {
+  while (Date.now() < until && !ended && left_to_ask-- > 0) {
     // Half of them mean no harm.
     const name = pick(Math.random() < 0.5 ? Object.keys(hostile) : Object.keys(deeds));
     await deeds[name]().then(
@@ -182,8 +183,8 @@ const mb = (bytes) => `${(bytes / 1e6).toFixed(0)} MB`;
  */
 async function least_memory() {
   let least = memory();
-  const until = Date.now() + (minutes * 60_000) / 6;
-  while (Date.now() < until && !ended) {
+  const last = Date.now() + (minutes * 60_000) / 6;
+  while (Date.now() < last && !ended) {
     await sleep(1000);
     least = Math.min(least, memory());
   }

@@ -100,7 +100,7 @@ describe("the embedded model", () => {
         verdicts,
       );
     }
-    for (const bad of [[], ["one"], ["a", ""], Array(11).fill("x")]) {
+    for (const bad of [[], ["one"], ["a", ""], ["a", 5 as never], Array(11).fill("x")]) {
       await assert.rejects(
         assistant.mcqa({ question: "Q", options: bad }),
         (error) => error instanceof BimedixError && error.code === "bad_option",

@@ -6,6 +6,7 @@
  * process ends before, by process.exit() or an error, its last act is to wait for that.
  */
 import { type ChildProcess, fork } from "node:child_process";
+import { setPriority } from "node:os";
 import { fileURLToPath } from "node:url";
 import { isMainThread, Worker } from "node:worker_threads";
 import type { ErrorMessage } from "../errors.js";
@@ -113,6 +114,12 @@ function wait_for_threads(): void {
   for (const { left } of running) Atomics.wait(left, 0, 0, PATIENCE);
 }
 
+/**
+ * How much less urgent a model's process is than this one, in the system's own unit: where both want the same core, who answers
+ * requests goes first.
+ */
+const NICE = 5;
+
 /** Milliseconds that a process has to give back what it holds; in a native call it may take longer, and is killed. */
 const GRACE = 3000;
 
@@ -122,6 +129,11 @@ const process_link: MakeLink = (on_replies, on_end) => {
     execArgv: ["--max-semi-space-size=4"],
     stdio: ["ignore", "ignore", "inherit", "ipc"],
   });
+  try {
+    if (child.pid !== undefined) setPriority(child.pid, NICE);
+  } catch {
+    // It has ended already, or the system has no such thing.
+  }
   const ended = new Promise<void>((resolve) => {
     const end = (cause: string) => {
       on_end(cause);

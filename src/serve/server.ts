@@ -44,8 +44,15 @@ export class RunningServer {
     readonly ready: Promise<void>,
   ) {}
 
-  /** Ends it: requests that are here have `grace` seconds. */
-  async stop(grace: number): Promise<void> {
+  private ending: Promise<void> | undefined;
+
+  /** Ends it: requests that are here have `grace` seconds. However often it is called, it is done once. */
+  stop(grace: number): Promise<void> {
+    this.ending ??= this.end(grace);
+    return this.ending;
+  }
+
+  private async end(grace: number): Promise<void> {
     const closed = new Promise<void>((resolve) => this.http.close(() => resolve()));
     this.http.closeIdleConnections();
     await this.service.stop(grace);

@@ -22,12 +22,12 @@ export const question_words = {
 /** The letters of 2 to 10 options. @throws BimedixError bad_option for other numbers, or an option without text */
 export function option_letters_of(options: readonly string[], language: Language): readonly string[] {
   const letters = option_letters[language];
-  const empty = options?.some?.((option) => !option?.trim());
+  const empty = options?.some?.((option) => typeof option !== "string" || !option.trim());
   if (Array.isArray(options) && options.length >= 2 && options.length <= letters.length && !empty)
     return letters.slice(0, options.length);
   const count = options?.length ?? 0;
   throw new BimedixError("bad_option", {
-    given: `${count} ${count === 1 ? "option" : "options"}${empty ? ", one of them empty" : ""}`,
+    given: `${count} ${count === 1 ? "option" : "options"}${empty ? ", one of them empty or no text" : ""}`,
     expected: `2 to ${letters.length} texts`,
     todo: count === 1 ? "give each option as a text of its own" : "give every option a text",
   });
