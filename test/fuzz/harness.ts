@@ -22,6 +22,8 @@ export interface Target {
   name: string;
   /** Outcomes besides "same" that may be accepted, each with the reason. */
   harmless?: readonly (readonly [outcome: RegExp, why: string])[];
+  /** Cases in `npm test`, where each takes long. */
+  few?: number;
   make(): Promise<(random: Random) => Case>;
 }
 
@@ -29,13 +31,11 @@ export interface Target {
 const LIMIT = { seconds: 20, megabytes: 1500 };
 
 const full = process.env.BIMEDIX_FULL !== undefined;
-const [seed = 1, count = full ? 5000 : 150, first = 0] = (process.env.BIMEDIX_FUZZ ?? "")
-  .split(":")
-  .filter(Boolean)
-  .map(Number);
+const [seed = 1, asked, first = 0] = (process.env.BIMEDIX_FUZZ ?? "").split(":").filter(Boolean).map(Number);
 
 /** Registers the test of a target. */
-export function fuzz({ name, harmless = [], make }: Target): void {
+export function fuzz({ name, harmless = [], few = 150, make }: Target): void {
+  const count = asked ?? (full ? 5000 : few);
   test(`fuzzing: ${name}`, async (t) => {
     const watch = watchdog(name);
     const found = new Map<string, { count: number; detail: string; at: number }>();

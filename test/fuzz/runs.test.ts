@@ -108,6 +108,7 @@ async function of_checkpoints(): Promise<(random: Random) => Case> {
 const targets: Target[] = [
   {
     name: "the journal of an evaluation",
+    few: 60,
     harmless: [
       [
         /^other$/,
