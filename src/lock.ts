@@ -92,7 +92,9 @@ async function take(file: string, mine: string, { signal, on_wait, wait: waits =
     if (!waits && (held.has(file) || (seen !== undefined && seen !== found.state)))
       throw in_use(file, `where ${owner} writes`);
     if (found.state !== seen) [seen, since] = [found.state, performance.now()];
-    const over = performance.now() - since - (found.age > OLD ? OLD_ABANDONED : ABANDONED);
+    // A link to nothing has no owner that could beat.
+    const patience = found.age === Number.POSITIVE_INFINITY ? 0 : found.age > OLD ? OLD_ABANDONED : ABANDONED;
+    const over = performance.now() - since - patience;
     if (over > 0 && (await take_over(file, seen, mine, over > ABANDONED))) return;
     on_wait?.(owner);
     await wait(POLL);

@@ -14,6 +14,7 @@ import { rejects, root } from "../fixtures.js";
 import { pick, type Random, seeded } from "../fuzz/mutate.js";
 
 const full = process.env.BIMEDIX_FULL !== undefined;
+const SLOW = "slow; npm run test:full";
 const nano = join(root, "models/nano");
 
 /** Runs a program of this runtime to its end, or to a signal after some milliseconds. */
@@ -56,7 +57,7 @@ describe("the engine, stopped at random moments", () => {
   // What the program itself ends with, and nothing else.
   const ends = { exit: 7, throw: 1, end: 0, "worker-exit": 0, "worker-throw": 0, "worker-terminate": 0 };
   for (const [way, status] of Object.entries(ends))
-    test(`by a program that ends by ${way}`, async () => {
+    test(`by a program that ends by ${way}`, { skip: full || /exit|terminate/.test(way) ? false : SLOW }, async () => {
       for (const [isolation, seeds] of [
         ["thread", full ? [2, 3, 4, 5, 6] : [2]],
         ["process", full ? [2, 3, 4, 5, 6] : way === "exit" ? [2] : []],

@@ -34,7 +34,7 @@ const full = process.env.BIMEDIX_FULL !== undefined;
 const [seed = 1, asked, first = 0] = (process.env.BIMEDIX_FUZZ ?? "").split(":").filter(Boolean).map(Number);
 
 /** Registers the test of a target. */
-export function fuzz({ name, harmless = [], few = 150, make }: Target): void {
+export function fuzz({ name, harmless = [], few = 100, make }: Target): void {
   const count = asked ?? (full ? 5000 : few);
   test(`fuzzing: ${name}`, async (t) => {
     const watch = watchdog(name);
