@@ -85,6 +85,9 @@ const DEFAULT_TARGETS = ["q_proj", "v_proj"];
 const is_off = (value: unknown): boolean =>
   value == null || value === false || (typeof value === "object" && Object.keys(value).length === 0);
 
+/** A text as it is, and what is none in JSON. */
+const shown = (value: unknown): string => (typeof value === "string" ? value : JSON.stringify(value));
+
 /** Which modules and parameters a configuration speaks of, with their ranks and scales. */
 export class AdapterConfig {
   /** Keys that PEFT 0.21 does not know and ignores. */
@@ -105,7 +108,7 @@ export class AdapterConfig {
     private readonly where: string,
   ) {
     const { peft_type = "LORA", init_lora_weights, task_type } = json;
-    if (peft_type !== "LORA") throw bad_adapter(`${where} with peft_type ${peft_type}`, "LORA");
+    if (peft_type !== "LORA") throw bad_adapter(`${where} with peft_type ${shown(peft_type)}`, "LORA");
     for (const [key, { is, why }] of Object.entries(lora_keys))
       if (is === "refused" && !is_off(json[key]))
         throw bad_adapter(`${where} with ${key} (${why})`, "an adapter of A and B matrices and whole modules");
@@ -116,7 +119,7 @@ export class AdapterConfig {
         "convert it with PEFT's save_pretrained(path_initial_model_for_weight_conversion=...)",
       );
     if (!is_off(task_type) && task_type !== "CAUSAL_LM" && task_type !== "FEATURE_EXTRACTION")
-      throw bad_adapter(`${where} with task_type ${task_type}`, "CAUSAL_LM");
+      throw bad_adapter(`${where} with task_type ${shown(task_type)}`, "CAUSAL_LM");
     this.unknown = Object.keys(json).filter((key) => !(key in lora_keys) && !is_off(json[key]));
     this.rank_pattern = this.patterns("rank_pattern");
     this.alpha_pattern = this.patterns("alpha_pattern");

@@ -7,7 +7,7 @@ import { join } from "node:path";
 import { BimedixError } from "../errors.js";
 import { read_json } from "../files.js";
 import { foreign_model } from "./formats.js";
-import { parse_rope, type Rope } from "./rope.js";
+import { attention_factor, inverse_frequencies, parse_rope, type Rope } from "./rope.js";
 
 export interface ModelConfig {
   model_type: "mixtral" | "llama" | "mistral";
@@ -124,6 +124,9 @@ export function parse_config(json: Json, file: string): ModelConfig {
   const mixture = experts(json, model_type, integer, bad);
   if (num_hidden_layers * (4 + 3 * Math.max(mixture.num_local_experts, 1)) > MAX_MATRICES)
     bad("num_hidden_layers", `fewer, as with ${mixture.num_local_experts} experts a layer they make more than ${MAX_MATRICES} matrices`); // biome-ignore format: one line
+  const rope = parse_rope(json, preset.rope_theta, max_position_embeddings, bad);
+  if (![...inverse_frequencies({ head_dim, rope }), attention_factor(rope)].every(Number.isFinite))
+    bad("rope_scaling", "numbers of which finite angles are made");
   return {
     model_type,
     vocab_size,
@@ -135,7 +138,7 @@ export function parse_config(json: Json, file: string): ModelConfig {
     head_dim,
     ...mixture,
     rms_norm_eps: rms_norm_eps as number,
-    rope: parse_rope(json, preset.rope_theta, max_position_embeddings, bad),
+    rope,
     max_position_embeddings,
     sliding_window: sliding_window(json, model_type, field("sliding_window"), integer, bad),
     tie_word_embeddings: tie_word_embeddings as boolean,

@@ -291,6 +291,7 @@ describe("config.json", () => {
     [{ rope_parameters: { full_attention: { rope_type: "default" } } }, "bad_config", /full_attention/],
     [{ rope_scaling: { type: "linear", factor: 2 }, partial_rotary_factor: 0.5 }, "bad_config", /partial_rotary/],
     [{ rope_scaling: { rope_type: "linear" } }, "bad_config", /factor/],
+    [{ rope_scaling: { rope_type: "linear", factor: 1e-320 } }, "bad_config", /finite angles/],
     [{ rope_scaling: 1e308 }, "bad_config", /rope_scaling.*an object/],
     [{ rope_parameters: true }, "bad_config", /rope_parameters.*an object/],
     [{ hidden_act: "gelu" }, "bad_config", /hidden_act/],
