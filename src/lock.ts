@@ -28,7 +28,7 @@ export interface Lock {
   check(): Promise<void>;
 }
 
-export interface LockOptions {
+interface LockOptions {
   signal?: AbortSignal;
   /** Called while another process, named here, has the lock. */
   on_wait?: (owner: string) => void;

@@ -4,6 +4,7 @@
  */
 import { z } from "zod";
 import { BimedixError } from "../errors.js";
+import { shaped } from "../shape.js";
 
 /** Levels of arrays and objects in one another; the API has about ten. */
 const MAX_DEPTH = 100;
@@ -71,27 +72,27 @@ export const mcqa_answer = z.object({
 export const refused = (where: string, what: string, parts: { expected: string; todo: string }) =>
   new BimedixError("server_refused", { given: `${where} ${what}`, ...parts });
 
-/** JSON as a schema has it. @param what of the server it is, as a part of a sentence @throws BimedixError server_refused */
+/** An answer that is not of the API that was asked. */
+export class AnswerError extends BimedixError {}
+
+const EXPECTED = { expected: "an OpenAI-compatible server", todo: "check the URL" };
+
+/** JSON as a schema has it. @param what of the server it is, as a part of a sentence @throws AnswerError server_refused */
 export function read_answer<T extends z.ZodType>(url: string, text: string, schema: T, what = "answers"): z.output<T> {
-  const value = parse(url, text, what);
-  const parsed = schema.safeParse(value);
   // What it was and not what was read of it: nothing is lost on its way to a client.
-  if (parsed.success) return value as z.output<T>;
-  const [issue] = parsed.error.issues;
-  const place = issue!.path.map(String).join(".") || "a value";
-  throw refused(url, `${what} with ${place} (${issue!.message.replace(/^Invalid input: /, "")})`, {
-    expected: "an OpenAI-compatible server",
-    todo: "check the URL",
-  });
+  try {
+    return shaped(schema, parse(url, text, what), { where: `${url} ${what}`, code: "server_refused", ...EXPECTED });
+  } catch (error) {
+    throw new AnswerError("server_refused", (error as Error).message);
+  }
 }
 
 function parse(url: string, text: string, what: string): unknown {
-  const expected = { expected: "an OpenAI-compatible server", todo: "check the URL" };
-  if (is_deep(text)) throw refused(url, `${what} with more than ${MAX_DEPTH} levels`, expected);
+  if (is_deep(text)) throw refused(url, `${what} with more than ${MAX_DEPTH} levels`, EXPECTED);
   try {
     return JSON.parse(text);
   } catch {
-    throw refused(url, what === "answers" ? "does not answer in JSON" : `${what} that is not JSON`, expected);
+    throw refused(url, what === "answers" ? "does not answer in JSON" : `${what} that is not JSON`, EXPECTED);
   }
 }
 

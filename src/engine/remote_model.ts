@@ -1,6 +1,5 @@
 /** Which model of an OpenAI-compatible server a URL means. */
-import { BimedixError } from "../errors.js";
-import { model_list, refused } from "./answers.js";
+import { AnswerError, model_list, refused } from "./answers.js";
 import { HttpError, type HttpOptions, join_url, request } from "./http.js";
 
 export interface RemoteModel {
@@ -40,9 +39,7 @@ async function list_models(base: string, options: HttpOptions) {
 
 /** Whether an answer came from something else than the API that was looked for. */
 const is_elsewhere = (error: unknown) =>
-  error instanceof BimedixError &&
-  error.code === "server_refused" &&
-  (error instanceof HttpError ? [404, 405].includes(error.status) : /in JSON|answers with/.test(error.message));
+  error instanceof HttpError ? [404, 405].includes(error.status) : error instanceof AnswerError;
 
 function split_url(url: string): { base: string; name: string } {
   try {

@@ -5,8 +5,8 @@ import { dirname, join } from "node:path";
 import { BimedixError } from "../errors.js";
 import { file_error, part_in, read_json, read_text, same_folder, write_atomically } from "../files.js";
 
-/** The files that a model is loaded from, here and in transformers. */
-const NEEDED = [
+/** The files that a model is loaded from beside its weights, here and in transformers. */
+export const LOADED_FILES: readonly string[] = [
   "config.json",
   "generation_config.json",
   "tokenizer.json",
@@ -17,16 +17,16 @@ const NEEDED = [
   "vocab.json",
   "merges.txt",
   "chat_template.jinja",
-  "chat_template.json",
-] as const;
+];
 /** Templates by name, as transformers saves them. */
-const TEMPLATES = "additional_chat_templates";
+export const TEMPLATES = "additional_chat_templates";
 /** And those that it is published with. */
 const PUBLISHED = /^(README|LICEN[CS]E|NOTICE)/i;
 
 /** Configuration, tokenizer and templates, without weights and card; config.json, which makes a model of a folder, is the last. */
 export async function copy_model_files(from: string, to: string): Promise<void> {
-  for (const name of [...(await files_of(from, TEMPLATES)), ...[...NEEDED].reverse()]) await copy_file(from, to, name);
+  for (const name of [...(await files_of(from, TEMPLATES)), ...[...LOADED_FILES].reverse()])
+    await copy_file(from, to, name);
 }
 
 /** The same with card and licence, and written so that Transformers.js finds weights and template. */

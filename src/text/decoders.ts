@@ -5,7 +5,6 @@
 import { byte_level_bytes } from "./byte_level.js";
 import { type Component, make, type Table } from "./component.js";
 import { read_pattern } from "./normalizers.js";
-import { replaced } from "./patterns.js";
 import { prepend_scheme } from "./pre_tokenizers.js";
 
 type Emit = (token: string) => void;
@@ -183,7 +182,7 @@ const DECODERS: Table<Decoder[]> = {
   },
   Replace: (part) => {
     const [pattern, content] = [read_pattern(part), part.text("content")];
-    const replace = by_token((token) => replaced(token, pattern, content));
+    const replace = by_token((token) => pattern.replace(token, content).text);
     const text = part.part("pattern")!.json.String;
     const one_character = typeof text === "string" && [...text].length === 1;
     return [one_character ? { ...replace, in_parts: replace.start } : replace];

@@ -2,7 +2,7 @@
 import { BYTE_TO_CHARACTER } from "./byte_level.js";
 import { Charsmap } from "./charsmap.js";
 import { type Component, make, type Table } from "./component.js";
-import { is_space, literal_pattern, type Pattern, regex_pattern, replaced } from "./patterns.js";
+import { is_space, literal_pattern, type Pattern, regex_pattern } from "./patterns.js";
 
 /** A part of a text. */
 export interface Piece {
@@ -81,10 +81,10 @@ const unicode = (form: string) => () => plain((text) => text.normalize(form));
 function replace(part: Component): Normalizer {
   const [pattern, content] = [read_pattern(part), part.text("content")];
   return ({ text, first }) => {
-    const [begin, end] = first ? pattern.all(text) : [];
+    const { text: out, begins } = pattern.replace(text, content);
     // What stands for several characters has the place of the last.
-    const moved = begin === 0 && [...text.slice(0, end)].length > (content === "" ? 0 : 1);
-    return { text: replaced(text, pattern, content), first: first && !moved };
+    const moved = first && begins > 0 && [...text.slice(0, begins)].length > (content === "" ? 0 : 1);
+    return { text: out, first: first && !moved };
   };
 }
 

@@ -8,7 +8,24 @@ import { parse } from "./regex/parser.js";
 export interface Pattern {
   /** Begins and ends of all matches, in one list; no empty one where the last ended. */
   all(text: string): number[];
+  /** The text with something else at each match, and how far a match at its very beginning reached; 0 where there is none. */
+  replace(text: string, by: string): { text: string; begins: number };
 }
+
+/** A pattern that is known by its matches. */
+const matching = (all: Pattern["all"]): Pattern => ({
+  all,
+  replace(text, by) {
+    const found = all(text);
+    if (found.length === 0) return { text, begins: 0 };
+    let [out, last] = ["", 0];
+    for (let i = 0; i < found.length; i += 2) {
+      out += text.slice(last, found[i]) + by;
+      last = found[i + 1]!;
+    }
+    return { text: out + text.slice(last), begins: found[0] === 0 ? found[1]! : 0 };
+  },
+});
 
 /** White space as Rust and Oniguruma have it: with U+0085, without U+FEFF. */
 export const is_space = (character: string): boolean => SPACE.test(character);
@@ -19,13 +36,12 @@ export const is_word = (character: string): boolean => RUST_WORD.test(character)
 const RUST_WORD = new RegExp(`^[${WORD}\\p{Join_Control}]$`, "v");
 
 /** One of the project's own, for JavaScript's engine. */
-const own = (expression: RegExp): Pattern => ({
-  all(text) {
+const own = (expression: RegExp): Pattern =>
+  matching((text) => {
     const found: number[] = [];
     for (const { 0: match, index } of text.matchAll(expression)) found.push(index, index + match.length);
     return found;
-  },
-});
+  });
 
 /** Punctuation as the library's splitters see it. */
 export const PUNCTUATION = own(/[!-/:-@[-`{-~\p{P}]/gu);
@@ -51,6 +67,11 @@ export function literal_pattern(wanted: string): Pattern {
         found.push(at, at + wanted.length);
       return found;
     },
+    // Of megabytes in a third of the time that a walk through all matches takes.
+    replace: (text, by) => ({
+      text: wanted === "" ? text : text.split(wanted).join(by),
+      begins: wanted !== "" && text.startsWith(wanted) ? wanted.length : 0,
+    }),
   };
 }
 
@@ -63,26 +84,12 @@ export function regex_pattern(source: string, refuse: (given: string) => never):
   const { node, groups } = parse(source);
   const { program, slots } = compile(node, groups);
   const matcher = new Matcher(program, slots);
-  return {
-    all(text) {
-      try {
-        return matcher.all(text);
-      } catch (error) {
-        if (!(error instanceof TooManySteps)) throw error;
-        return refuse(`a regular expression that takes too long on ${text.length} characters: ${source.slice(0, 120)}`);
-      }
-    },
-  };
-}
-
-/** A text with something else where a pattern matches. */
-export function replaced(text: string, pattern: Pattern, by: string): string {
-  const found = pattern.all(text);
-  if (found.length === 0) return text;
-  let [out, last] = ["", 0];
-  for (let i = 0; i < found.length; i += 2) {
-    out += text.slice(last, found[i]) + by;
-    last = found[i + 1]!;
-  }
-  return out + text.slice(last);
+  return matching((text) => {
+    try {
+      return matcher.all(text);
+    } catch (error) {
+      if (!(error instanceof TooManySteps)) throw error;
+      return refuse(`a regular expression that takes too long on ${text.length} characters: ${source.slice(0, 120)}`);
+    }
+  });
 }

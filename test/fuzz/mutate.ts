@@ -1,18 +1,9 @@
 /** Seeded damage to bytes and to JSON. */
 
+export { generator as seeded } from "../../src/train/data.js";
+
 /** Numbers from 0 to below 1. */
 export type Random = () => number;
-
-/** mulberry32: the same numbers for the same seed everywhere. */
-export function seeded(seed: number): Random {
-  let state = seed >>> 0;
-  return () => {
-    state = (state + 0x6d2b79f5) >>> 0;
-    let mixed = Math.imul(state ^ (state >>> 15), state | 1);
-    mixed ^= mixed + Math.imul(mixed ^ (mixed >>> 7), mixed | 61);
-    return ((mixed ^ (mixed >>> 14)) >>> 0) / 2 ** 32;
-  };
-}
 
 export const below = (random: Random, end: number): number => Math.floor(random() * end);
 export const pick = <T>(random: Random, list: readonly T[]): T => list[below(random, list.length)]!;

@@ -3,6 +3,7 @@ import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { BimedixError } from "../../errors.js";
 import { read_json } from "../../files.js";
+import { LOADED_FILES, TEMPLATES } from "../model_files.js";
 import { is_unknown } from "./cache.js";
 import type { Entry } from "./client.js";
 
@@ -22,21 +23,8 @@ export interface Wanted {
   doubts?: (snapshot: string) => Promise<string[]>;
 }
 
-const TEMPLATES = "additional_chat_templates";
-/** What transformers reads beside the weights. */
-const SMALL = new Set([
-  "config.json",
-  "generation_config.json",
-  "tokenizer.json",
-  "tokenizer.model",
-  "tokenizer_config.json",
-  "special_tokens_map.json",
-  "added_tokens.json",
-  "vocab.json",
-  "merges.txt",
-  "chat_template.jinja",
-]);
-const is_small = (path: string) => SMALL.has(path) || /^additional_chat_templates\/[^/]+\.jinja$/.test(path);
+const is_small = (path: string) =>
+  LOADED_FILES.includes(path) || /^additional_chat_templates\/[^/]+\.jinja$/.test(path);
 
 const TOKENIZERS = ["tokenizer.json", "tokenizer.model", "vocab.json"] as const;
 const TEMPLATE = "chat_template.jinja";
